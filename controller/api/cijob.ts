@@ -1,0 +1,374 @@
+import * as z from 'zod';
+import { Condition } from './conditions.ts';
+import { apiVersion, ObjectMeta } from './meta.ts';
+import { guestPath, reservedGuestPaths, wellKnownMountPaths } from './mounts.ts';
+import { absolutePath, dnsLabel, matchLabels, objectName, secretKey, size, text } from './text.ts';
+
+/** A field that keeps the value it was created with. */
+const immutable = { 'x-kubernetes-validations': [{ rule: 'self == oldSelf', message: 'is immutable' }] };
+
+const unique = (names: readonly string[]) => new Set(names).size === names.length;
+
+export const EnvVar = z
+  .strictObject({
+    name: z
+      .string()
+      .min(1)
+      .max(256)
+      .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'must be a name a shell can export')
+      .refine((name) => !name.startsWith('PIKACI_INCUS_'), 'PIKACI_INCUS_ is reserved for the runner')
+      .meta({
+        'x-kubernetes-validations': [
+          { rule: "!self.startsWith('PIKACI_INCUS_')", message: 'PIKACI_INCUS_ is reserved for the runner' },
+        ],
+      })
+      .describe('Name of the variable.'),
+    value: text(32768)
+      .optional()
+      .describe('The value, to the letter: no shell and no controller expands it.'),
+    valueFrom: z
+      .strictObject({
+        secretKeyRef: z
+          .strictObject({ name: objectName, key: secretKey })
+          .describe("A key of a Secret in the CiJob's namespace."),
+      })
+      .optional()
+      .describe('Where the value comes from, instead of `value`.'),
+  })
+  .refine((env) => (env.value === undefined) !== (env.valueFrom === undefined), {
+    message: 'exactly one of value and valueFrom must be set',
+  })
+  .meta({
+    'x-kubernetes-validations': [
+      {
+        rule: 'has(self.value) != has(self.valueFrom)',
+        message: 'exactly one of value and valueFrom must be set',
+      },
+    ],
+  });
+export type EnvVar = z.infer<typeof EnvVar>;
+
+const wellKnownNames = Object.keys(wellKnownMountPaths);
+
+export const Mount = z
+  .strictObject({
+    name: dnsLabel
+      .max(40)
+      .describe(
+        'Name of the mount, unique in the job. snapshot, workspace-deps and workspace-build have a place in every guest.',
+      ),
+    source: absolutePath.describe(
+      "Directory on the Incus host. Symbolic links are followed; what they lead to must lie inside the IncusHost's allowedSources.",
+    ),
+    path: absolutePath
+      .refine(
+        (path) =>
+          !reservedGuestPaths.some((reserved) => path === reserved || path.startsWith(`${reserved}/`)),
+        `must not be on or below ${reservedGuestPaths.join(', ')}`,
+      )
+      .meta({
+        'x-kubernetes-validations': [
+          { rule: "!self.contains('/../') && !self.endsWith('/..')", message: 'must not contain ".."' },
+          {
+            rule: `!self.matches('^(${reservedGuestPaths.join('|')})(/.*)?$')`,
+            message: `must not be on or below ${reservedGuestPaths.join(', ')}`,
+          },
+        ],
+      })
+      .optional()
+      .describe(
+        'Directory in the guest where the source appears, read-only. Required for names that have no place of their own.',
+      ),
+  })
+  .refine((mount) => guestPath(mount) !== undefined, {
+    path: ['path'],
+    message: `is required unless the name is one of ${wellKnownNames.join(', ')}`,
+  })
+  .meta({
+    'x-kubernetes-validations': [
+      {
+        rule: `has(self.path) || self.name in [${wellKnownNames.map((name) => `'${name}'`).join(', ')}]`,
+        message: `path is required unless the name is one of ${wellKnownNames.join(', ')}`,
+      },
+    ],
+  });
+export type Mount = z.infer<typeof Mount>;
+
+export const InstanceSpec = z.strictObject({
+  type: z
+    .enum(['VirtualMachine', 'Container'])
+    .default('VirtualMachine')
+    .describe('What kind of Incus instance the job runs in. A container shares the kernel of the host.'),
+  image: z
+    .string()
+    .min(1)
+    .max(255)
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._/+-]*$/, 'must be an image alias or fingerprint')
+    .describe('Alias or fingerprint of an image that the Incus host already has.'),
+  cpu: z.int().min(1).max(1024).default(2).describe('Number of CPUs (limits.cpu).'),
+  memory: size.default('4GiB').describe('Memory, as Incus writes sizes: 512MiB, 4GiB (limits.memory).'),
+  rootDisk: size
+    .optional()
+    .describe('Size of the root disk. The default is that of the profile or storage pool.'),
+  profiles: z
+    .array(
+      z
+        .string()
+        .min(1)
+        .max(64)
+        .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/),
+    )
+    .max(16)
+    .refine(unique, 'must not name a profile twice')
+    .default(['default'])
+    .meta({ 'x-kubernetes-list-type': 'set' })
+    .describe('Incus profiles, in order.'),
+});
+export type InstanceSpec = z.infer<typeof InstanceSpec>;
+
+export const CiJobSpec = z
+  .strictObject({
+    command: text(16384, 1)
+      .meta(immutable)
+      .describe('What to run: one shell string, run in the guest by bash --noprofile --norc -lc.'),
+    runAsRoot: z
+      .boolean()
+      .default(false)
+      .meta(immutable)
+      .describe("Run the command as the guest's root instead of its user pikaci (1000:100)."),
+    timeoutSeconds: z
+      .int()
+      .min(1)
+      .max(604800)
+      .default(3600)
+      .meta(immutable)
+      .describe(
+        "The command's own time limit in seconds, enforced in the guest: TERM, then KILL after 10 s. Log and result survive it.",
+      ),
+    env: z
+      .array(EnvVar)
+      .max(128)
+      .refine((list) => unique(list.map((env) => env.name)), 'must not name a variable twice')
+      .default([])
+      .meta({ 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['name'], ...immutable })
+      .describe('Environment of the command.'),
+    instance: InstanceSpec.meta(immutable).describe('The throw-away guest to make.'),
+    mounts: z
+      .array(Mount)
+      .max(16)
+      .refine((list) => unique(list.map((mount) => mount.name)), 'must not name a mount twice')
+      .refine(
+        (list) => unique(list.map((mount) => guestPath(mount) ?? mount.name)),
+        'must not mount two sources on one path',
+      )
+      .default([])
+      .meta({
+        'x-kubernetes-list-type': 'map',
+        'x-kubernetes-list-map-keys': ['name'],
+        'x-kubernetes-validations': [
+          { rule: 'self == oldSelf', message: 'is immutable' },
+          {
+            rule: `self.all(m, self.exists_one(n, ${celGuestPath('m')} == ${celGuestPath('n')}))`,
+            message: 'must not mount two sources on one path',
+          },
+        ],
+      })
+      .describe('Directories of the Incus host that the guest sees, always read-only.'),
+    hostSelector: z
+      .strictObject({ matchLabels: matchLabels.describe('Labels the IncusHost must have.') })
+      .meta(immutable)
+      .optional()
+      .describe('Which IncusHosts may run the job. The default is any that admits its namespace.'),
+    priority: z
+      .int()
+      .min(-1000000)
+      .max(1000000)
+      .default(0)
+      .meta(immutable)
+      .describe('Jobs of a higher priority are admitted first. Running jobs are never preempted.'),
+    bootTimeoutSeconds: z
+      .int()
+      .min(1)
+      .max(3600)
+      .default(120)
+      .meta(immutable)
+      .describe('Seconds from the start of the instance until it can take the command.'),
+    queueTimeoutSeconds: z
+      .int()
+      .min(1)
+      .max(2592000)
+      .meta(immutable)
+      .optional()
+      .describe(
+        'Seconds to wait for a host with a free slot before the job fails. The default is to wait without end.',
+      ),
+    infraRetryLimit: z
+      .int()
+      .min(0)
+      .max(10)
+      .default(2)
+      .meta(immutable)
+      .describe(
+        'New attempts after infrastructure failures. A command that ran and failed is never run again.',
+      ),
+    suspend: z
+      .boolean()
+      .default(false)
+      .describe('While true the job is not admitted. A job that runs goes on.'),
+    cancel: z
+      .boolean()
+      .default(false)
+      .describe('Set to true to end the job. It cannot be set back.')
+      .meta({
+        'x-kubernetes-validations': [{ rule: 'self || !oldSelf', message: 'cannot be taken back' }],
+      }),
+    holdOnFailureSeconds: z
+      .int()
+      .min(0)
+      .max(604800)
+      .default(0)
+      .meta(immutable)
+      .describe('Seconds to keep the instance of a failed job for debugging. It keeps its slot meanwhile.'),
+    ttlSecondsAfterFinished: z
+      .int()
+      .min(0)
+      .max(31536000)
+      .optional()
+      .describe(
+        'Seconds after which a finished CiJob is deleted. The default is to keep it. Leave it out where GitOps would create the job again.',
+      ),
+  })
+  .meta({
+    'x-kubernetes-validations': [
+      ...['hostSelector', 'queueTimeoutSeconds'].map((field) => ({
+        rule: `has(self.${field}) == has(oldSelf.${field})`,
+        message: `${field} is immutable`,
+      })),
+    ],
+  });
+export type CiJobSpec = z.infer<typeof CiJobSpec>;
+
+/** {@link guestPath} in CEL, for the mount in the variable `name`. */
+function celGuestPath(name: string): string {
+  const wellKnown = Object.entries(wellKnownMountPaths).reduceRight(
+    (otherwise, [mount, path]) => `${name}.name == '${mount}' ? '${path}' : ${otherwise}`,
+    `${name}.name`,
+  );
+  return `(has(${name}.path) ? ${name}.path : ${wellKnown})`;
+}
+
+export const phases = [
+  'Pending',
+  'Provisioning',
+  'Booting',
+  'Running',
+  'Collecting',
+  'Succeeded',
+  'Failed',
+  'Cancelled',
+] as const;
+export const Phase = z.enum(phases);
+export type Phase = z.infer<typeof Phase>;
+
+export const failureClasses = ['Test', 'Timeout', 'Infrastructure', 'Config', 'Cancelled'] as const;
+export const FailureClass = z.enum(failureClasses);
+export type FailureClass = z.infer<typeof FailureClass>;
+
+/** Bytes of the log's end that a status carries. */
+export const excerptBytes = 4096;
+
+const time = z.iso.datetime().meta({ format: 'date-time' });
+const message = z.string().max(4096);
+const reason = z.string().min(1).max(128);
+const hostName = z.string().max(253);
+const instanceName = z.string().max(63);
+
+export const Failure = z.strictObject({
+  class: FailureClass.describe(
+    'Whose fault it was: Test (the command failed), Timeout, Infrastructure (retried), Config (the manifest or the host), Cancelled.',
+  ),
+  reason: reason.describe('Why, in one CamelCase word.'),
+  message: message.describe('Why, in a sentence.'),
+  excerpt: z.string().max(excerptBytes).optional().describe('The end of the log.'),
+});
+export type Failure = z.infer<typeof Failure>;
+
+export const Attempt = z.strictObject({
+  attempt: z.int().min(1).max(100),
+  host: hostName.optional(),
+  instance: instanceName.optional(),
+  reason,
+  message,
+  finishedAt: time,
+});
+export type Attempt = z.infer<typeof Attempt>;
+
+export const CiJobStatus = z.strictObject({
+  observedGeneration: z.int().min(0).max(Number.MAX_SAFE_INTEGER).optional(),
+  phase: Phase.optional().describe('Where the job is, for people. Programs read the conditions.'),
+  host: hostName.optional().describe('The IncusHost that has the instance.'),
+  instance: z
+    .strictObject({
+      name: instanceName,
+      imageFingerprint: z.string().max(64).optional().describe('The exact image that the alias led to.'),
+    })
+    .optional()
+    .describe('The Incus instance of the current attempt.'),
+  attempt: z.int().min(1).max(100).optional().describe('Number of the current attempt, from 1.'),
+  exitCode: z.int().min(0).max(255).optional().describe('Exit code of the command.'),
+  startTime: time.optional().describe('When the job was admitted.'),
+  completionTime: time.optional().describe('When the outcome was known.'),
+  duration: z.string().max(32).optional().describe('How long the command ran, for people: 1m32s.'),
+  failure: Failure.optional().describe('Why the job failed.'),
+  timings: z
+    .array(z.strictObject({ phase: Phase, startedAt: time, finishedAt: time.optional() }))
+    .max(64)
+    .optional()
+    .meta({ 'x-kubernetes-list-type': 'atomic' })
+    .describe('When each phase of the current attempt began and ended.'),
+  attempts: z
+    .array(Attempt)
+    .max(11)
+    .optional()
+    .meta({ 'x-kubernetes-list-type': 'atomic' })
+    .describe('Earlier attempts that infrastructure failures ended.'),
+  log: z
+    .strictObject({ bytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER), truncated: z.boolean() })
+    .optional()
+    .describe('The log of the command.'),
+  conditions: z
+    .array(Condition)
+    .max(32)
+    .optional()
+    .meta({ 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] })
+    .describe('What is known about the job, in the order in which it happens.'),
+});
+export type CiJobStatus = z.infer<typeof CiJobStatus>;
+
+/** The types of a CiJob's conditions, in the order in which they are listed. */
+export const ciJobConditions = [
+  'Admitted',
+  'DevicesConfigured',
+  'Started',
+  'AgentReady',
+  'RunnerStarted',
+  'RunnerExited',
+  'Collected',
+  'InstanceDeleted',
+  'Complete',
+  'Failed',
+  'Ready',
+  'Reconciling',
+  'Stalled',
+] as const;
+export type CiJobCondition = (typeof ciJobConditions)[number];
+
+/** One command, run once in a fresh guest. */
+export const CiJob = z.object({
+  apiVersion: z.literal(apiVersion),
+  kind: z.literal('CiJob'),
+  metadata: ObjectMeta,
+  spec: CiJobSpec,
+  status: CiJobStatus.optional(),
+});
+export type CiJob = z.infer<typeof CiJob>;

@@ -1,0 +1,23 @@
+import * as z from 'zod';
+
+export const group = 'ci.pikaci.dev';
+export const version = 'v1alpha1';
+export const apiVersion = `${group}/${version}`;
+
+/** The finalizer that keeps a CiJob until its instance is gone. */
+export const instanceCleanupFinalizer = `${group}/instance-cleanup`;
+
+/** The part of `metav1.ObjectMeta` that we read. Everything else is kept out of memory. */
+export const ObjectMeta = z.object({
+  name: z.string(),
+  namespace: z.string().optional(),
+  uid: z.string(),
+  resourceVersion: z.string().optional(),
+  generation: z.int().default(1),
+  creationTimestamp: z.string(),
+  deletionTimestamp: z.string().optional(),
+  labels: z.record(z.string(), z.string()).optional(),
+  annotations: z.record(z.string(), z.string()).optional(),
+  finalizers: z.array(z.string()).optional(),
+});
+export type ObjectMeta = z.infer<typeof ObjectMeta>;
