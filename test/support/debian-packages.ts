@@ -1,0 +1,175 @@
+import { existsSync } from 'node:fs';
+import { mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { CommandError, run, runOk } from './command.ts';
+
+export interface EnsurePackagesOptions {
+  /** What the packages are wanted for, as the end of a sentence: "to run …". */
+  reason: string;
+  onProgress?: (line: string) => void;
+}
+
+const policyHelper = '/usr/sbin/policy-rc.d';
+const archiveKeyring = '/usr/share/keyrings/debian-archive-keyring.gpg';
+
+/**
+ * Installs those of the Debian packages that are missing, and says which and why. Nothing of the machine's apt
+ * configuration changes: where a package is only in the backports suite (Incus on Debian 12), that suite is added for
+ * this one installation, from the mirror the machine already uses. Services of the packages are not started.
+ *
+ * Throws an Error that says what to install by hand when this is not Debian, or not root.
+ */
+export async function ensurePackages(
+  names: readonly string[],
+  { reason, onProgress = () => undefined }: EnsurePackagesOptions,
+): Promise<void> {
+  const missing = await missingPackages(names);
+  if (missing.length === 0) return;
+  const byHand = `apt-get install --no-install-recommends ${missing.join(' ')}`;
+  const os = await osRelease();
+  if (os['ID'] !== 'debian' && os['ID_LIKE']?.includes('debian') !== true) {
+    throw new Error(
+      `These Debian packages are needed ${reason}: ${missing.join(', ')}. ` +
+        `This machine is not Debian but ${os['PRETTY_NAME'] ?? 'unknown'}: run this on a Debian 12 (or newer) machine.`,
+    );
+  }
+  if (process.getuid?.() !== 0) {
+    throw new Error(
+      `These packages are needed ${reason}: ${missing.join(', ')}. ` +
+        `Run this as root, which installs them, or install them by hand: ${byHand}`,
+    );
+  }
+  onProgress(`installing ${missing.join(', ')} ${reason}`);
+  const started = performance.now();
+  await withTemporarySources(async (apt) => {
+    if ((await unavailable(apt, missing)).length > 0) await aptGet(apt, ['update'], onProgress);
+    const backported = await unavailable(apt, missing);
+    if (backported.length > 0) {
+      const suite = `${os['VERSION_CODENAME'] ?? 'stable'}-backports`;
+      onProgress(`${backported.join(', ')} are not in this release: looking in ${suite}`);
+      await apt.addSuite(suite, os['VERSION_CODENAME'] ?? 'stable');
+      await aptGet(apt, ['update'], onProgress);
+    }
+    await withServicesHeldBack(() =>
+      aptGet(apt, ['install', '--yes', '--no-install-recommends', '--no-upgrade', ...missing], onProgress),
+    );
+  });
+  const stillMissing = await missingPackages(missing);
+  if (stillMissing.length > 0) {
+    throw new Error(
+      `apt-get installed no ${stillMissing.join(', ')}, needed ${reason}. Try by hand: ${byHand}`,
+    );
+  }
+  onProgress(`installed ${missing.join(', ')} in ${((performance.now() - started) / 1000).toFixed(0)} s`);
+}
+
+/** Those of the packages that dpkg does not hold as fully installed; all of them where there is no dpkg. */
+async function missingPackages(names: readonly string[]): Promise<string[]> {
+  // dpkg-query exits with 1 when it does not know a name, and still lists the others.
+  const { stdout } = await run(
+    'dpkg-query',
+    ['--show', '--showformat=${Package} ${db:Status-Status}\n', ...names],
+    {
+      env: { LC_ALL: 'C' },
+    },
+  ).catch(() => ({ stdout: '' }));
+  const installed = new Set(stdout.split('\n').map((line) => line.trim()));
+  return names.filter((name) => !installed.has(`${name} installed`));
+}
+
+async function osRelease(): Promise<Record<string, string>> {
+  const text = await readFile('/etc/os-release', 'utf8').catch(() => '');
+  return Object.fromEntries(
+    [...text.matchAll(/^([A-Z_]+)=(?:"(.*)"|(.*))$/gm)].map((m) => [m[1] ?? '', m[2] ?? m[3] ?? '']),
+  );
+}
+
+interface Apt {
+  /** Options for every apt command, that make it see the machine's sources and ours. */
+  options: readonly string[];
+  addSuite(suite: string, like: string): Promise<void>;
+}
+
+/** A directory of apt sources that holds links to the machine's own, for the time of `use` only. */
+async function withTemporarySources(use: (apt: Apt) => Promise<void>): Promise<void> {
+  const own = '/etc/apt/sources.list.d';
+  const parts = await mkdtemp(join(tmpdir(), 'cijob-apt-'));
+  const options = ['-o', `Dir::Etc::sourceparts=${parts}`];
+  try {
+    for (const name of await readdir(own).catch(() => [])) await symlink(join(own, name), join(parts, name));
+    await use({
+      options,
+      addSuite: async (suite, like) => {
+        const mirror = await mirrorOf(like, options);
+        const signedBy = existsSync(archiveKeyring) ? `[signed-by=${archiveKeyring}] ` : '';
+        await writeFile(join(parts, `${suite}.list`), `deb ${signedBy}${mirror} ${suite} main\n`);
+      },
+    });
+  } finally {
+    await rm(parts, { recursive: true, force: true });
+  }
+}
+
+/** Where this machine gets a suite from. apt itself reads its configuration, in whichever of its formats. */
+async function mirrorOf(suite: string, options: readonly string[]): Promise<string> {
+  const format = '$(RELEASE)\t$(COMPONENT)\t$(REPO_URI)';
+  const targets = await runOk('apt-get', [
+    ...options,
+    'indextargets',
+    '--no-release-info',
+    '--format',
+    format,
+    'Created-By: Packages',
+  ]);
+  const rows = targets.split('\n').map((line) => line.split('\t'));
+  const mirror = rows.find(([release, component]) => release === suite && component === 'main')?.[2];
+  if (!mirror) {
+    throw new Error(
+      `apt has no source for ${suite} main, so its mirror is unknown: see /etc/apt/sources.list and sources.list.d`,
+    );
+  }
+  return mirror;
+}
+
+/** Those of the packages of which apt knows no version it could install. */
+async function unavailable(apt: Apt, names: readonly string[]): Promise<string[]> {
+  const policy = await runOk('apt-cache', [...apt.options, 'policy', ...names], { env: { LC_ALL: 'C' } });
+  const available = [...policy.matchAll(/^(\S+):\n {2}Installed: .*\n {2}Candidate: (?!\(none\))/gm)].map(
+    (m) => m[1],
+  );
+  return names.filter((name) => !available.includes(name));
+}
+
+/** Runs apt-get, waiting for its locks, and shows its last lines if it fails. */
+async function aptGet(apt: Apt, args: readonly string[], onProgress: (line: string) => void): Promise<void> {
+  // List-Cleanup would drop the lists of every suite that this call does not name.
+  const always = ['-q', '-o', 'APT::Get::List-Cleanup=false', '-o', 'DPkg::Lock::Timeout=300'];
+  // apt-get update does not wait for another one; our own calls, at least, wait for each other.
+  const locked = ['--timeout', '300', '/run/lock/cijob-apt', 'apt-get', ...always, ...apt.options, ...args];
+  const result = await run('flock', locked, {
+    env: { DEBIAN_FRONTEND: 'noninteractive', LC_ALL: 'C' },
+    timeoutMs: 15 * 60_000,
+    onLine: (line) => {
+      if (/^(Unpacking|E:|W:)/.test(line)) onProgress(`  ${line}`);
+    },
+  });
+  if (result.code !== 0) throw new CommandError('apt-get', args, result);
+}
+
+/**
+ * Debian starts a package's service when it is installed; we want the programs only. policy-rc.d is Debian's own switch
+ * for that. A machine that has one (as container images do) keeps it.
+ */
+async function withServicesHeldBack(work: () => Promise<void>): Promise<void> {
+  if (existsSync(policyHelper)) {
+    await work();
+    return;
+  }
+  await writeFile(policyHelper, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  try {
+    await work();
+  } finally {
+    await rm(policyHelper, { force: true });
+  }
+}
