@@ -1,0 +1,119 @@
+import { join } from 'node:path';
+import { run, runOk, CommandError, type CommandOptions, type CommandResult } from './command.ts';
+
+/** A device or configuration map of Incus: strings only. */
+type Settings = Record<string, string>;
+
+/**
+ * An Incus server of the bench, as an operator sees it: through the real `incus` client and its unix socket. It holds
+ * no process, only a path, so that test workers can use a server that another process started.
+ */
+export class IncusServer {
+  /** The server's INCUS_DIR. */
+  readonly dir: string;
+
+  constructor(dir: string) {
+    this.dir = dir;
+  }
+
+  get socketPath(): string {
+    return join(this.dir, 'unix.socket');
+  }
+
+  /** What the `incus` client needs in its environment to speak to this server, and to leave the user's own files be. */
+  get env(): { INCUS_DIR: string; INCUS_CONF: string } {
+    return { INCUS_DIR: this.dir, INCUS_CONF: `${this.dir}-client` };
+  }
+
+  /** Runs `incus …` against this server, whatever it answers. */
+  incus(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
+    return run('incus', args, { ...options, env: { ...options.env, ...this.env } });
+  }
+
+  /** Runs `incus …` and returns its standard output. Throws a CommandError when it fails. */
+  incusOk(args: readonly string[], options: CommandOptions = {}): Promise<string> {
+    return runOk('incus', args, { ...options, env: { ...options.env, ...this.env } });
+  }
+
+  /** `incus query PATH`: the metadata of the answer. */
+  async query(path: string): Promise<unknown> {
+    return JSON.parse(await this.incusOk(['query', path]));
+  }
+
+  /**
+   * A project as docs describe it for real hosts: guests may mount host directories, but only those below
+   * `allowedPaths`, which Incus itself enforces at each start of an instance, symbolic links followed.
+   *
+   * `restricted=true` forbids nearly everything by default: privileged containers, nesting, raw configuration, any
+   * device but the root disk and the pool's volumes. Disks by host path are then allowed again, below the given paths
+   * only. Exec, files, `limits.*`, `user.*` and `boot.autostart` need nothing more. Images are the default project's
+   * (`features.images=false`); profiles are the project's own, so that nobody widens it by a profile of another one.
+   *
+   * Measured on Incus 6.0.4: under `restricted.devices.disk.paths` Incus refuses `shift=true` at start. A container
+   * then sees the files as nobody's, by their permissions for others: sources must be readable by everyone.
+   */
+  async createRestrictedProject(name: string, allowedPaths: readonly string[]): Promise<void> {
+    const config: Settings = {
+      'features.images': 'false',
+      'features.profiles': 'true',
+      restricted: 'true',
+      'restricted.devices.disk': 'allow',
+      'restricted.devices.disk.paths': allowedPaths.join(','),
+    };
+    const flags = Object.entries(config).flatMap(([key, value]) => ['--config', `${key}=${value}`]);
+    await this.incusOk(['project', 'create', name, ...flags]);
+    await this.addRootDisk(name);
+  }
+
+  /** Gives the default profile of a project its root disk, without which no instance can be made. */
+  async addRootDisk(project: string): Promise<void> {
+    const device = ['default', 'root', 'disk', 'path=/', 'pool=default'];
+    await this.incusOk(['profile', 'device', 'add', ...device, '--project', project]);
+  }
+
+  /** Removes a project with everything in it. Instances are stopped hard. */
+  async deleteProject(name: string): Promise<void> {
+    await this.deleteInstances(name);
+    await this.incusOk(['project', 'delete', name, '--force'], { input: 'yes\n' });
+  }
+
+  /** Imports an image tarball (metadata.yaml and rootfs/) and returns its fingerprint. */
+  async importImage(tarball: string, alias: string): Promise<string> {
+    await this.incusOk(['image', 'import', tarball, '--alias', alias], { timeoutMs: 300_000 });
+    const image = (await this.query(`/1.0/images/aliases/${encodeURIComponent(alias)}`)) as {
+      target: string;
+    };
+    return image.target;
+  }
+
+  /** The names of a project's instances, or of all projects' (`project/name`). */
+  async instances(project?: string): Promise<string[]> {
+    const which = project === undefined ? ['--all-projects'] : ['--project', project];
+    const list = JSON.parse(await this.incusOk(['list', '--format', 'json', ...which])) as {
+      name: string;
+      project: string;
+    }[];
+    return list.map((instance) =>
+      project === undefined ? `${instance.project}/${instance.name}` : instance.name,
+    );
+  }
+
+  /** Stops and removes instances of one project, or of all. One that another removes at the same time is no error. */
+  async deleteInstances(project?: string): Promise<void> {
+    const projects = project === undefined ? await this.#projects() : [project];
+    for (const each of projects) {
+      const names = await this.instances(each);
+      if (names.length === 0) continue;
+      const args = ['delete', '--force', '--project', each, ...names];
+      const result = await this.incus(args);
+      if (result.code !== 0 && (await this.instances(each)).length > 0) {
+        throw new CommandError('incus', args, result);
+      }
+    }
+  }
+
+  async #projects(): Promise<string[]> {
+    const urls = (await this.query('/1.0/projects')) as string[];
+    return urls.map((url) => decodeURIComponent(url.split('/').at(-1) ?? ''));
+  }
+}

@@ -1,0 +1,104 @@
+import { existsSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Daemon } from './daemon.ts';
+import { IncusServer } from './incus-server.ts';
+import { clearAway } from './left-under.ts';
+import { makeTempDir } from './temp-dir.ts';
+
+/** Where packages put the daemon: Debian's, then the Incus project's own. */
+const places = [
+  '/usr/libexec/incus/incusd',
+  '/usr/lib/incus/incusd',
+  '/opt/incus/bin/incusd',
+  '/usr/bin/incusd',
+];
+
+/** The Debian packages that hold what `startIncusd` starts. */
+export const incusPackages = ['incus-base', 'incus-client'];
+
+/**
+ * A real incusd with a directory of its own: it shares nothing with another Incus on the machine. It has one storage
+ * pool, `default`, of plain directories, and no network: guests have no card.
+ */
+export class Incusd extends IncusServer implements AsyncDisposable {
+  readonly #daemon: Daemon;
+  /** Holds INCUS_DIR, the client's directory and the log. */
+  readonly #base: string;
+
+  private constructor(base: string, daemon: Daemon) {
+    super(join(base, 'd'));
+    this.#base = base;
+    this.#daemon = daemon;
+  }
+
+  static async start(): Promise<Incusd> {
+    const base = await makeTempDir('incus');
+    const server = new IncusServer(join(base, 'd'));
+    try {
+      await mkdir(server.env.INCUS_CONF);
+      const daemon = await Daemon.start({
+        name: 'incusd',
+        file: places.find((path) => existsSync(path)) ?? 'incusd',
+        // The group decides who may open the socket; Debian's package makes it.
+        args: ['--group', 'incus-admin'],
+        env: {
+          INCUS_DIR: server.dir,
+          // At its start incusd asks the image server for its list of instance types. A test sends nothing anywhere:
+          // port 9 of this machine refuses at once.
+          HTTPS_PROXY: 'http://127.0.0.1:9',
+          HTTP_PROXY: 'http://127.0.0.1:9',
+        },
+        logFile: join(base, 'incusd.log'),
+        isReady: async () =>
+          existsSync(server.socketPath) && (await server.incus(['query', '/1.0'])).code === 0,
+      });
+      const incusd = new Incusd(base, daemon);
+      await server.incusOk(['storage', 'create', 'default', 'dir']);
+      await server.addRootDisk('default');
+      return incusd;
+    } catch (error) {
+      await clearAway(base);
+      throw error;
+    }
+  }
+
+  get pid(): number {
+    return this.#daemon.pid;
+  }
+
+  /** The end of the daemon's log. */
+  lastLines(count?: number): string {
+    return this.#daemon.lastLines(count);
+  }
+
+  /** A crash: the daemon is gone at once. Running containers go on, as on a real host. */
+  async kill9(): Promise<void> {
+    await this.#daemon.kill9();
+  }
+
+  /** Ends the daemon as an upgrade does. Running containers go on. */
+  async halt(): Promise<void> {
+    await this.#daemon.stop();
+  }
+
+  /** Starts the daemon again after `kill9` or `halt`, and waits until it answers. */
+  async restart(): Promise<void> {
+    await this.#daemon.stop();
+    await this.#daemon.start();
+  }
+
+  /** Removes all instances and every trace of the server. */
+  async stop(): Promise<void> {
+    try {
+      if (this.#daemon.running) await this.deleteInstances();
+    } finally {
+      await this.#daemon.stop();
+      await clearAway(this.#base);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+}
