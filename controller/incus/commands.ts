@@ -1,0 +1,156 @@
+import type { HttpRequest } from './http.ts';
+
+/** A disk or other device of an instance, as Incus's configuration keys. */
+export type Device = Readonly<Record<string, string>>;
+
+/** What `POST /1.0/instances` is asked to make. */
+export interface InstanceDefinition {
+  name: string;
+  type: 'container' | 'virtual-machine';
+  /** Exact fingerprint, so that an alias that moves between two attempts is seen. */
+  fingerprint: string;
+  profiles: readonly string[];
+  config: Readonly<Record<string, string>>;
+  devices: Readonly<Record<string, Device>>;
+}
+
+/**
+ * Something to ask of Incus, as data. Each is idempotent: carrying it out twice ends where carrying it out once does.
+ *
+ * - create: make the instance with devices and config, and start it, in one request.
+ * - launch: run the guest's runner; the runner itself runs the job's command at most once.
+ * - probe: does the agent of a booting VM answer yet? (Containers need no probe.)
+ * - collect: read result and log.
+ * - stop: force it. The job is over or called off by then.
+ * - delete: remove it.
+ */
+export type Command =
+  | { verb: 'create'; instance: string; definition: InstanceDefinition }
+  | {
+      verb: 'launch';
+      instance: string;
+      argv: readonly string[];
+      environment: Readonly<Record<string, string>>;
+    }
+  | { verb: 'probe'; instance: string }
+  | { verb: 'collect'; instance: string }
+  | { verb: 'stop'; instance: string }
+  | { verb: 'delete'; instance: string };
+export type Verb = Command['verb'];
+
+type Request = Pick<HttpRequest, 'method' | 'path' | 'body'>;
+
+export const resultPath = '/artifacts/result.json';
+export const logPath = '/artifacts/guest.log';
+
+/** Path of one instance, or of something below it, with the project. */
+export function instancePath(project: string, instance: string, below = '', query = ''): string {
+  const separator = query === '' ? '' : '&';
+  return `/1.0/instances/${encodeURIComponent(instance)}${below}?project=${encodeURIComponent(project)}${separator}${query}`;
+}
+
+/** Path of a file in a guest. */
+export function filePath(project: string, instance: string, path: string): string {
+  return instancePath(project, instance, '/files', `path=${encodeURIComponent(path)}`);
+}
+
+/** First face of a command: the requests of Incus's REST API that carry it out, in order. */
+export function requests(command: Command, project: string): Request[] {
+  const at = (below = '', query = '') => instancePath(project, command.instance, below, query);
+  switch (command.verb) {
+    case 'create': {
+      const { name, type, fingerprint, profiles, config, devices } = command.definition;
+      return [
+        {
+          method: 'POST',
+          path: `/1.0/instances?project=${encodeURIComponent(project)}`,
+          body: {
+            name,
+            type,
+            source: { type: 'image', fingerprint },
+            profiles,
+            config,
+            devices,
+            start: true,
+          },
+        },
+      ];
+    }
+    case 'launch':
+      return [
+        {
+          method: 'POST',
+          path: at('/exec'),
+          body: {
+            command: command.argv,
+            environment: command.environment,
+            // Recorded, because in a VM an exec with neither recording nor websocket is killed within a second.
+            'record-output': true,
+            'wait-for-websocket': false,
+            interactive: false,
+          },
+        },
+      ];
+    case 'probe':
+      return [{ method: 'GET', path: at('/state') }];
+    case 'collect':
+      return [resultPath, logPath].flatMap((path) =>
+        (['HEAD', 'GET'] as const).map((method) => ({
+          method,
+          path: filePath(project, command.instance, path),
+        })),
+      );
+    case 'stop':
+      return [{ method: 'PUT', path: at('/state'), body: { action: 'stop', force: true, timeout: -1 } }];
+    case 'delete':
+      return [{ method: 'DELETE', path: at() }];
+  }
+}
+
+/**
+ * Second face of a command: lines of the `incus` client that do the same, for logs, events and `cijob plan`, to be
+ * read and repeated by an operator. Values of the job's environment are left out.
+ */
+export function commandLines(command: Command, project: string): string[] {
+  const incus = (...words: string[]) => ['incus', ...words, '--project', project].map(quote).join(' ');
+  const name = command.instance;
+  switch (command.verb) {
+    case 'create': {
+      const { type, fingerprint, profiles, config, devices } = command.definition;
+      const flags = [
+        ...(type === 'virtual-machine' ? ['--vm'] : []),
+        ...(profiles.length === 0
+          ? ['--no-profiles']
+          : profiles.flatMap((profile) => ['--profile', profile])),
+        ...Object.entries(config).flatMap(([key, value]) => ['--config', `${key}=${value}`]),
+      ];
+      const disks = Object.entries(devices).map(([device, { type: kind = 'disk', ...options }]) =>
+        incus('config', 'device', 'add', name, device, kind, ...pairs(options)),
+      );
+      return [incus('create', fingerprint, name, ...flags), ...disks, incus('start', name)];
+    }
+    case 'launch': {
+      const environment = Object.keys(command.environment)
+        .map((key) => ` --env ${key}=…`)
+        .join('');
+      return [`${incus('exec', name)}${environment} -- ${command.argv.map(quote).join(' ')}`];
+    }
+    case 'probe':
+      return [['incus', 'query', instancePath(project, name, '/state')].map(quote).join(' ')];
+    case 'collect':
+      return [resultPath, logPath].map((path) => incus('file', 'pull', `${name}${path}`, '-'));
+    case 'stop':
+      return [incus('stop', name, '--force')];
+    case 'delete':
+      return [incus('delete', name)];
+  }
+}
+
+function pairs(options: Record<string, string>): string[] {
+  return Object.entries(options).map(([key, value]) => `${key}=${value}`);
+}
+
+/** Quotes one word for a POSIX shell. */
+export function quote(word: string): string {
+  return /^[A-Za-z0-9_\-.,:/@%+=]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}

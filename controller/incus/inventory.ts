@@ -1,0 +1,210 @@
+import type { Device, InstanceDefinition } from './commands.ts';
+import { instanceOf, operationEnded, type IncusEvent, type Instance, type Operation } from './schemas.ts';
+
+/** An instance, as we last saw it. */
+export interface InstanceView {
+  readonly name: string;
+  readonly type: Instance['type'];
+  readonly status: 'Running' | 'Stopped' | 'Other';
+  /** Whether it was ever started. One that was not is half made when nobody is making it. */
+  readonly everStarted: boolean;
+  /** Milliseconds since the epoch, by the host's clock, when it was last started; 0 when never. */
+  readonly startedAt: number;
+  /** Whether the guest announced over /dev/incus that it is ready. */
+  readonly announcedReady: boolean;
+  /** Only keys that matter to us: `user.cijob.*`. */
+  readonly labels: Readonly<Record<string, string>>;
+  readonly devices: Readonly<Record<string, Device>>;
+  /** Operations that run on it. */
+  readonly operations: ReadonlySet<string>;
+}
+
+/** An operation that has ended. Kept for a while, because its end may be told before anybody asks. */
+export interface EndedOperation {
+  readonly succeeded: boolean;
+  /** Exit code of an exec. */
+  readonly returnCode: number | undefined;
+  readonly error: string;
+}
+
+/** What an event changed, for whoever must react. */
+export interface Change {
+  instance: string;
+  /** The instance is new or altered in a way that the event does not spell out: read it. */
+  mustRead: boolean;
+}
+
+const labelPrefix = 'user.cijob.';
+/** Operations that ended and nobody asked for, kept at most. */
+const endedKept = 4096;
+
+/**
+ * What an Incus server holds, kept current by events after one list. Pure bookkeeping: no I/O, no clock.
+ *
+ * Events come out of order and twice, so an operation's end is final, and an instance's death stays until a list or
+ * a read says otherwise.
+ */
+export class Inventory {
+  #instances = new Map<string, InstanceView>();
+  readonly #expected = new Map<string, InstanceView>();
+  /** Operations that run, and the instance that each is about. */
+  readonly #running = new Map<string, string>();
+  readonly #ended = new Map<string, EndedOperation>();
+
+  /** Starts over from a list of everything. */
+  replace(instances: readonly Instance[], operations: readonly Operation[]): void {
+    this.#running.clear();
+    this.#instances = new Map(instances.map((instance) => [instance.name, view(instance)]));
+    for (const operation of operations) this.operation(operation);
+  }
+
+  get(name: string): InstanceView | undefined {
+    return this.#instances.get(name);
+  }
+
+  all(): IterableIterator<InstanceView> {
+    return this.#instances.values();
+  }
+
+  get size(): number {
+    return this.#instances.size;
+  }
+
+  isRunning(operation: string): boolean {
+    return this.#running.has(operation);
+  }
+
+  ended(operation: string): EndedOperation | undefined {
+    return this.#ended.get(operation);
+  }
+
+  /** Takes in one instance as just read; undefined when it is not there. */
+  put(name: string, instance: Instance | undefined): void {
+    if (!instance) {
+      this.#instances.delete(name);
+      return;
+    }
+    this.#instances.set(name, { ...view(instance), operations: this.#operationsOn(name) });
+  }
+
+  /** Says what an instance that is about to be made will be, so that news of it needs no reading. */
+  expect(definition: InstanceDefinition): void {
+    this.#expected.set(
+      definition.name,
+      view({
+        ...definition,
+        status: 'Stopped',
+        last_used_at: '',
+        config: { ...definition.config },
+        devices: { ...definition.devices },
+      }),
+    );
+  }
+
+  /** Takes an expectation back. */
+  unexpect(name: string): void {
+    this.#expected.delete(name);
+  }
+
+  /** Takes in one event. Returns what it changed, if it is about an instance. */
+  apply(event: IncusEvent): Change | undefined {
+    if (event.type === 'operation') return this.operation(event.metadata);
+    const { action, source } = event.metadata;
+    if (!action.startsWith('instance-')) return undefined;
+    const [, kind, rawName, ...below] = (source.split('?')[0] ?? '').split('/').slice(1);
+    if (kind !== 'instances' || !rawName || below.length > 0) return undefined;
+    const name = decodeURIComponent(rawName);
+    const before = this.#instances.get(name);
+    switch (action) {
+      case 'instance-deleted':
+        this.#instances.delete(name);
+        return { instance: name, mustRead: false };
+      case 'instance-started':
+      case 'instance-restarted':
+        return this.#update(name, {
+          status: 'Running',
+          everStarted: true,
+          startedAt: Date.parse(event.timestamp),
+          announcedReady: false,
+        });
+      case 'instance-ready':
+      case 'instance-agent-started':
+        return this.#update(name, { announcedReady: true });
+      case 'instance-stopped':
+      case 'instance-shutdown':
+        return this.#update(name, { status: 'Stopped', announcedReady: false });
+      case 'instance-created': {
+        const expected = this.#expected.get(name);
+        if (before || !expected) return { instance: name, mustRead: before === undefined };
+        this.#instances.set(name, { ...expected, operations: this.#operationsOn(name) });
+        return { instance: name, mustRead: false };
+      }
+      case 'instance-updated':
+      case 'instance-renamed':
+      case 'instance-paused':
+      case 'instance-resumed':
+        return { instance: name, mustRead: true };
+      default:
+        return undefined;
+    }
+  }
+
+  /** Takes in the state of an operation. */
+  operation(operation: Operation): Change | undefined {
+    const name = instanceOf(operation);
+    if (operationEnded(operation)) {
+      this.#running.delete(operation.id);
+      this.#remember(operation);
+    } else {
+      if (this.#ended.has(operation.id)) return undefined;
+      if (name !== undefined) this.#running.set(operation.id, name);
+    }
+    if (name === undefined) return undefined;
+    const instance = this.#instances.get(name);
+    if (instance) {
+      const operations = new Set(instance.operations);
+      if (operationEnded(operation)) operations.delete(operation.id);
+      else operations.add(operation.id);
+      this.#instances.set(name, { ...instance, operations });
+    }
+    return operationEnded(operation) ? { instance: name, mustRead: false } : undefined;
+  }
+
+  #operationsOn(name: string): ReadonlySet<string> {
+    return new Set([...this.#running].filter(([, instance]) => instance === name).map(([id]) => id));
+  }
+
+  #update(name: string, change: Partial<InstanceView>): Change {
+    const before = this.#instances.get(name);
+    if (!before) return { instance: name, mustRead: true };
+    this.#instances.set(name, { ...before, ...change });
+    return { instance: name, mustRead: false };
+  }
+
+  #remember(operation: Operation): void {
+    const returned = operation.metadata?.['return'];
+    this.#ended.set(operation.id, {
+      succeeded: operation.status_code === 200,
+      returnCode: typeof returned === 'number' ? returned : undefined,
+      error: operation.err.slice(0, 1024),
+    });
+    const oldest = this.#ended.keys().next();
+    if (this.#ended.size > endedKept && !oldest.done) this.#ended.delete(oldest.value);
+  }
+}
+
+function view(instance: Instance): InstanceView {
+  const startedAt = Math.max(0, Date.parse(instance.last_used_at) || 0);
+  const labels = Object.entries(instance.config).filter(([key]) => key.startsWith(labelPrefix));
+  return {
+    name: instance.name,
+    type: instance.type,
+    status: instance.status === 'Running' || instance.status === 'Stopped' ? instance.status : 'Other',
+    everStarted: startedAt > 0,
+    startedAt,
+    announcedReady: instance.config['volatile.last_state.ready'] === 'true',
+    labels: Object.fromEntries(labels.map(([key, value]) => [key.slice(labelPrefix.length), value])),
+    devices: instance.devices,
+    operations: new Set(),
+  };
+}

@@ -1,0 +1,89 @@
+import * as z from 'zod';
+
+/*
+ * What we read of Incus's answers (https://linuxcontainers.org/incus/docs/main/rest-api-spec/). Only the named fields
+ * survive parsing, so nothing else of a hostile or future answer stays in memory.
+ */
+
+/** Envelope of every answer: https://linuxcontainers.org/incus/docs/main/rest-api/#return-values. */
+export const Envelope = z.object({
+  type: z.enum(['sync', 'async', 'error']),
+  operation: z.string().optional(),
+  error: z.string().optional(),
+  error_code: z.int().optional(),
+  metadata: z.unknown(),
+});
+export type Envelope = z.infer<typeof Envelope>;
+
+const stringMap = z.record(z.string(), z.string());
+
+export const Instance = z.object({
+  name: z.string(),
+  type: z.enum(['container', 'virtual-machine']),
+  status: z.string(),
+  config: stringMap.default({}),
+  devices: z.record(z.string(), stringMap).default({}),
+  /** The epoch until the instance is started for the first time. */
+  last_used_at: z.string().default('1970-01-01T00:00:00Z'),
+});
+export type Instance = z.infer<typeof Instance>;
+
+export const Operation = z.object({
+  id: z.string(),
+  description: z.string().default(''),
+  status: z.string(),
+  status_code: z.int(),
+  resources: z.record(z.string(), z.array(z.string())).nullish(),
+  metadata: z.record(z.string(), z.unknown()).nullish(),
+  err: z.string().default(''),
+});
+export type Operation = z.infer<typeof Operation>;
+
+/** Operations as listed: by lower-case status. */
+export const OperationList = z.record(z.string(), z.array(Operation));
+
+export const Server = z.object({
+  environment: z.object({
+    server_version: z.string(),
+    /** `lxc`, `qemu`, or `lxc | qemu`: which instance types the server can run. */
+    driver: z.string(),
+  }),
+  api_extensions: z.array(z.string()).default([]),
+  auth: z.string().default('untrusted'),
+});
+export type Server = z.infer<typeof Server>;
+
+export const Project = z.object({ name: z.string(), config: stringMap.default({}) });
+export type Project = z.infer<typeof Project>;
+
+export const ImageAlias = z.object({ target: z.string() });
+export const Image = z.object({ fingerprint: z.string(), type: z.string().optional() });
+export const InstanceState = z.object({ processes: z.int().default(0) });
+
+export const LifecycleEvent = z.object({
+  type: z.literal('lifecycle'),
+  timestamp: z.string(),
+  metadata: z.object({ action: z.string(), source: z.string(), name: z.string().optional() }),
+});
+export const OperationEvent = z.object({
+  type: z.literal('operation'),
+  timestamp: z.string(),
+  metadata: Operation,
+});
+export const IncusEvent = z.discriminatedUnion('type', [LifecycleEvent, OperationEvent]);
+export type IncusEvent = z.infer<typeof IncusEvent>;
+
+/** Status codes of an operation: https://linuxcontainers.org/incus/docs/main/rest-api/#status-codes. */
+export function operationEnded(operation: Operation): boolean {
+  return operation.status_code >= 200;
+}
+
+export function operationSucceeded(operation: Operation): boolean {
+  return operation.status_code === 200;
+}
+
+/** Name of the instance that an operation is about. */
+export function instanceOf(operation: Operation): string | undefined {
+  const path = operation.resources?.['instances']?.[0];
+  return path?.split('?')[0]?.split('/').pop();
+}

@@ -1,0 +1,213 @@
+import type { Duplex } from 'node:stream';
+import ssh2, { type ClientChannel, type ServerHostKeyAlgorithm, type SFTPWrapper } from 'ssh2';
+import { SshError } from './errors.ts';
+import { algorithmsFor, isPinned, parseHostKey } from './host-keys.ts';
+
+export interface SshOptions {
+  address: string;
+  port: number;
+  user: string;
+  /** Public host keys to accept; any other is refused. */
+  hostKeys: readonly string[];
+  /** Reads the private key (OpenSSH or PEM). Asked anew for each connection, so that a rotated key is taken up. */
+  privateKey: () => Promise<string>;
+}
+
+/** sshd's refusal codes for a channel: RFC 4254, section 5.1. */
+const administrativelyProhibited = 1;
+const stderrKept = 1024;
+
+/**
+ * One connection to one machine, shared by everything that talks to it: OpenSSH lets few connections start at once
+ * (MaxStartups) and few commands run on each (MaxSessions), but forwards any number of streams.
+ */
+export class SshConnection {
+  readonly #client: ssh2.Client;
+  readonly #closed: Promise<string>;
+  #sftp: Promise<SFTPWrapper> | undefined;
+
+  private constructor(client: ssh2.Client, closed: Promise<string>) {
+    this.#client = client;
+    this.#closed = closed;
+  }
+
+  /** Connects and logs in. Rejects with an {@link SshError} that says which of the two failed, and why. */
+  static async open(options: SshOptions): Promise<SshConnection> {
+    const where = `${options.user}@${options.address}:${options.port}`;
+    const privateKey = await options.privateKey();
+    const parsed = ssh2.utils.parseKey(privateKey);
+    if (parsed instanceof Error) {
+      throw new SshError('KeyUnusable', `the private key for ${where} cannot be read: ${parsed.message}`);
+    }
+    const pinned = options.hostKeys.map(parseHostKey);
+    const client = new ssh2.Client();
+    let refusedKey: Buffer | undefined;
+    const ready = new Promise<void>((resolve, reject) => {
+      client.once('ready', resolve);
+      client.on('error', (error: Error & { level?: string }) => {
+        reject(explain(error, where, refusedKey));
+      });
+    });
+    let lastError = '';
+    client.on('error', (error) => {
+      lastError = error.message;
+    });
+    const closed = new Promise<string>((resolve) => {
+      client.once('close', () => resolve(lastError === '' ? 'the connection was closed' : lastError));
+    });
+    client.connect({
+      host: options.address,
+      port: options.port,
+      username: options.user,
+      privateKey,
+      algorithms: { serverHostKey: algorithmsFor(pinned) as ServerHostKeyAlgorithm[] },
+      hostVerifier: (key: Buffer) => {
+        if (isPinned(pinned, key)) return true;
+        refusedKey = key;
+        return false;
+      },
+      // A peer that vanished without closing is noticed within 15 s.
+      keepaliveInterval: 5_000,
+      keepaliveCountMax: 3,
+      readyTimeout: 15_000,
+    });
+    try {
+      await Promise.race([
+        ready,
+        closed.then((why) => {
+          throw new SshError('Unreachable', `${where}: ${why}`);
+        }),
+      ]);
+    } catch (error) {
+      client.destroy();
+      throw error;
+    }
+    return new SshConnection(client, closed);
+  }
+
+  /** Resolves with the reason once the connection is gone. */
+  get closed(): Promise<string> {
+    return this.#closed;
+  }
+
+  /** Opens a stream to a unix socket of the machine. */
+  forward(socketPath: string): Promise<Duplex> {
+    return this.#guarded((resolve, reject) => {
+      this.#client.openssh_forwardOutStreamLocal(socketPath, (error, channel) => {
+        if (!error) resolve(channel);
+        else if ((error as { reason?: number }).reason === administrativelyProhibited) {
+          reject(
+            new SshError(
+              'ForwardingForbidden',
+              `sshd forbids forwarding to ${socketPath}: allow it with "AllowStreamLocalForwarding yes", or use via: Sudo`,
+            ),
+          );
+        } else {
+          reject(
+            new SshError(
+              'SocketUnavailable',
+              `${socketPath} cannot be opened: is Incus running, and is the user in the group incus-admin? (${error.message})`,
+            ),
+          );
+        }
+      });
+    });
+  }
+
+  /** Runs a command whose standard input and output are the stream. What it says on stderr ends up in the error. */
+  run(command: string): Promise<Duplex> {
+    return this.#guarded((resolve, reject) => {
+      this.#client.exec(command, (error, channel) => {
+        if (error) reject(new SshError('Unreachable', `"${command}" cannot be run: ${error.message}`));
+        else resolve(withStderr(channel, command));
+      });
+    });
+  }
+
+  /** Where a path leads after all symbolic links, and whether that is a directory; undefined if to nothing. */
+  async resolve(path: string): Promise<{ path: string; directory: boolean } | undefined> {
+    const sftp = await (this.#sftp ??= this.#openSftp());
+    return this.#guarded((resolve, reject) => {
+      const failed = (error: Error & { code?: number }) => {
+        if (error.code === ssh2.utils.sftp.STATUS_CODE.NO_SUCH_FILE) resolve(undefined);
+        else reject(new SshError('SftpUnavailable', `${path}: ${error.message}`));
+      };
+      sftp.realpath(path, (error, real) => {
+        if (error) {
+          failed(error);
+          return;
+        }
+        sftp.stat(real, (statError, stats) => {
+          if (statError) failed(statError);
+          else resolve({ path: real, directory: stats.isDirectory() });
+        });
+      });
+    });
+  }
+
+  /** Closes the connection, waiting for nothing. */
+  close(): void {
+    this.#client.end();
+    this.#client.destroy();
+  }
+
+  #openSftp(): Promise<SFTPWrapper> {
+    return this.#guarded((resolve, reject) => {
+      this.#client.sftp((error, sftp) => {
+        if (error) reject(new SshError('SftpUnavailable', `sshd offers no SFTP: ${error.message}`));
+        else resolve(sftp);
+      });
+    });
+  }
+
+  /** ssh2 throws at once on a closed client, and never answers when the connection dies meanwhile. */
+  #guarded<T>(ask: (resolve: (value: T) => void, reject: (error: Error) => void) => void): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      void this.#closed.then((why) => reject(new SshError('Unreachable', why)));
+      try {
+        ask(resolve, reject);
+      } catch (error) {
+        reject(new SshError('Unreachable', (error as Error).message, { cause: error }));
+      }
+    });
+  }
+}
+
+/**
+ * Lets a command's failure show as the stream's error. Its stderr is always read, because an unread one stops the
+ * command once the channel's window is full.
+ */
+function withStderr(channel: ClientChannel, command: string): Duplex {
+  let said = '';
+  channel.stderr.on('data', (chunk: Buffer) => {
+    if (said.length < stderrKept) said += chunk.toString('utf8').slice(0, stderrKept);
+  });
+  channel.on('exit', (code: number | null) => {
+    if (code === 0) return;
+    channel.emit('error', new SshError('SudoRefused', `"${command}": ${said.trim() || `exit code ${code}`}`));
+  });
+  return channel;
+}
+
+function explain(error: Error & { level?: string }, where: string, refusedKey: Buffer | undefined): SshError {
+  if (refusedKey) {
+    const shown = refusedKey.toString('base64');
+    return new SshError(
+      'HostKeyMismatch',
+      `${where} shows a host key that is not pinned in spec.connection.ssh.hostKeys: …${shown.slice(-24)}`,
+    );
+  }
+  if (error.level === 'client-authentication') {
+    return new SshError(
+      'KeyRefused',
+      `${where} does not accept the private key: is its public half in authorized_keys?`,
+    );
+  }
+  if (error.level === 'handshake') {
+    return new SshError(
+      'HostKeyMismatch',
+      `${where}: no common ground in the handshake (does it have a host key of a pinned type?): ${error.message}`,
+    );
+  }
+  return new SshError('Unreachable', `${where}: ${error.message}`, { cause: error });
+}
