@@ -17,6 +17,7 @@ export interface InstanceDefinition {
 /**
  * Something to ask of Incus, as data. Each is idempotent: carrying it out twice ends where carrying it out once does.
  *
+ * - resolve: ask for the image's fingerprint and follow the mounts' sources. Changes nothing.
  * - create: make the instance with devices and config, and start it, in one request.
  * - launch: run the guest's runner; the runner itself runs the job's command at most once.
  * - probe: does the agent of a booting VM answer yet? (Containers need no probe.)
@@ -25,6 +26,13 @@ export interface InstanceDefinition {
  * - delete: remove it.
  */
 export type Command =
+  | {
+      verb: 'resolve';
+      instance: string;
+      image: string;
+      type: InstanceDefinition['type'];
+      sources: readonly string[];
+    }
   | { verb: 'create'; instance: string; definition: InstanceDefinition }
   | {
       verb: 'launch';
@@ -34,9 +42,11 @@ export type Command =
     }
   | { verb: 'probe'; instance: string }
   | { verb: 'collect'; instance: string }
-  | { verb: 'stop'; instance: string }
-  | { verb: 'delete'; instance: string };
+  /** `uid` is the job's: an instance that carries another is left alone. */
+  | { verb: 'stop'; instance: string; uid: string }
+  | { verb: 'delete'; instance: string; uid: string };
 export type Verb = Command['verb'];
+export type ChangingCommand = Extract<Command, { verb: 'create' | 'launch' | 'stop' | 'delete' }>;
 
 type Request = Pick<HttpRequest, 'method' | 'path' | 'body'>;
 
@@ -54,56 +64,35 @@ export function filePath(project: string, instance: string, path: string): strin
   return instancePath(project, instance, '/files', `path=${encodeURIComponent(path)}`);
 }
 
-/** First face of a command: the requests of Incus's REST API that carry it out, in order. */
-export function requests(command: Command, project: string): Request[] {
-  const at = (below = '', query = '') => instancePath(project, command.instance, below, query);
+/** First face of a command that changes something: the request of Incus's REST API that carries it out. */
+export function requestOf(command: ChangingCommand, project: string): Request {
+  const at = (below = '') => instancePath(project, command.instance, below);
   switch (command.verb) {
     case 'create': {
       const { name, type, fingerprint, profiles, config, devices } = command.definition;
-      return [
-        {
-          method: 'POST',
-          path: `/1.0/instances?project=${encodeURIComponent(project)}`,
-          body: {
-            name,
-            type,
-            source: { type: 'image', fingerprint },
-            profiles,
-            config,
-            devices,
-            start: true,
-          },
-        },
-      ];
+      return {
+        method: 'POST',
+        path: `/1.0/instances?project=${encodeURIComponent(project)}`,
+        body: { name, type, source: { type: 'image', fingerprint }, profiles, config, devices, start: true },
+      };
     }
     case 'launch':
-      return [
-        {
-          method: 'POST',
-          path: at('/exec'),
-          body: {
-            command: command.argv,
-            environment: command.environment,
-            // Recorded, because in a VM an exec with neither recording nor websocket is killed within a second.
-            'record-output': true,
-            'wait-for-websocket': false,
-            interactive: false,
-          },
+      return {
+        method: 'POST',
+        path: at('/exec'),
+        body: {
+          command: command.argv,
+          environment: command.environment,
+          // Recorded, because in a VM an exec with neither recording nor websocket is killed within a second.
+          'record-output': true,
+          'wait-for-websocket': false,
+          interactive: false,
         },
-      ];
-    case 'probe':
-      return [{ method: 'GET', path: at('/state') }];
-    case 'collect':
-      return [resultPath, logPath].flatMap((path) =>
-        (['HEAD', 'GET'] as const).map((method) => ({
-          method,
-          path: filePath(project, command.instance, path),
-        })),
-      );
+      };
     case 'stop':
-      return [{ method: 'PUT', path: at('/state'), body: { action: 'stop', force: true, timeout: -1 } }];
+      return { method: 'PUT', path: at('/state'), body: { action: 'stop', force: true, timeout: -1 } };
     case 'delete':
-      return [{ method: 'DELETE', path: at() }];
+      return { method: 'DELETE', path: at() };
   }
 }
 
@@ -115,6 +104,11 @@ export function commandLines(command: Command, project: string): string[] {
   const incus = (...words: string[]) => ['incus', ...words, '--project', project].map(quote).join(' ');
   const name = command.instance;
   switch (command.verb) {
+    case 'resolve':
+      return [
+        incus('image', 'info', command.image),
+        ...command.sources.map((source) => `realpath -e ${quote(source)}`),
+      ];
     case 'create': {
       const { type, fingerprint, profiles, config, devices } = command.definition;
       const flags = [

@@ -24,11 +24,16 @@ const stderrKept = 1024;
 export class SshConnection {
   readonly #client: ssh2.Client;
   readonly #closed: Promise<string>;
+  /** How to fail the questions that a dead connection will never answer. */
+  readonly #waiting = new Set<(error: Error) => void>();
   #sftp: Promise<SFTPWrapper> | undefined;
 
   private constructor(client: ssh2.Client, closed: Promise<string>) {
     this.#client = client;
     this.#closed = closed;
+    void closed.then((why) => {
+      for (const reject of this.#waiting) reject(new SshError('Unreachable', why));
+    });
   }
 
   /** Connects and logs in. Rejects with an {@link SshError} that says which of the two failed, and why. */
@@ -162,14 +167,14 @@ export class SshConnection {
 
   /** ssh2 throws at once on a closed client, and never answers when the connection dies meanwhile. */
   #guarded<T>(ask: (resolve: (value: T) => void, reject: (error: Error) => void) => void): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      void this.#closed.then((why) => reject(new SshError('Unreachable', why)));
-      try {
-        ask(resolve, reject);
-      } catch (error) {
-        reject(new SshError('Unreachable', (error as Error).message, { cause: error }));
-      }
-    });
+    const { promise, resolve, reject } = Promise.withResolvers<T>();
+    this.#waiting.add(reject);
+    try {
+      ask(resolve, reject);
+    } catch (error) {
+      reject(new SshError('Unreachable', (error as Error).message, { cause: error }));
+    }
+    return promise.finally(() => this.#waiting.delete(reject));
   }
 }
 

@@ -1,0 +1,220 @@
+import PQueue from 'p-queue';
+import type { IncusHostSpec } from '../api/incushost.ts';
+import { sleep, type Clock } from '../clock.ts';
+import type { Command, Verb } from '../incus/commands.ts';
+import { IncusError } from '../incus/errors.ts';
+import { Inventory } from '../incus/inventory.ts';
+import type { CommandOutcome } from '../incus/outcome.ts';
+import { SshError } from '../ssh/errors.ts';
+import { openLink, type Link, type ReadKey } from './link.ts';
+import { perform } from './perform.ts';
+import { Session } from './session.ts';
+
+export type InstanceType = 'Container' | 'VirtualMachine';
+
+/** What is known of a host. While it is down, what was last seen of its instances is unknown, not gone. */
+export type HostState =
+  | {
+      kind: 'up';
+      since: number;
+      version: string;
+      instanceTypes: readonly InstanceType[];
+      /** Configuration of the Incus project. */
+      project: Readonly<Record<string, string>>;
+    }
+  | { kind: 'down'; since: number; reason: string; message: string };
+
+/** What a host tells the rest of the program. */
+export interface HostEvents {
+  /** An instance changed, or, when undefined, the host or all of its instances. */
+  changed(host: string, instance: string | undefined): void;
+  command(host: string, verb: Verb, outcome: CommandOutcome['kind'], seconds: number): void;
+  eventLag(host: string, seconds: number): void;
+  request(host: string, method: string, path: string): void;
+}
+
+export interface HostOptions {
+  name: string;
+  spec: IncusHostSpec;
+  controllerId: string;
+  readKey: ReadKey;
+  clock: Clock;
+  events: HostEvents;
+}
+
+const shortestBackoff = 500;
+const longestBackoff = 30_000;
+
+/**
+ * One Incus server: keeps a session open for as long as it lives, reconnecting with backoff, and carries out
+ * commands on it.
+ */
+export class Host {
+  readonly name: string;
+  readonly inventory = new Inventory();
+  #spec: IncusHostSpec;
+  #state: HostState;
+  #session: Session | undefined;
+  #observedAt = 0;
+  readonly #options: HostOptions;
+  readonly #stop = new AbortController();
+  readonly #starts: PQueue;
+  readonly #done: Promise<void>;
+
+  constructor(options: HostOptions) {
+    this.name = options.name;
+    this.#options = options;
+    this.#spec = options.spec;
+    this.#state = {
+      kind: 'down',
+      since: options.clock.now(),
+      reason: 'Connecting',
+      message: 'the first connection is being made',
+    };
+    this.#starts = new PQueue({ concurrency: options.spec.maxConcurrentStarts });
+    this.#done = this.#live();
+  }
+
+  get spec(): IncusHostSpec {
+    return this.#spec;
+  }
+
+  get state(): HostState {
+    return this.#state;
+  }
+
+  /** When the inventory was last known to be current, in milliseconds since the epoch; 0 for never. */
+  get observedAt(): number {
+    return this.#session ? this.#options.clock.now() : this.#observedAt;
+  }
+
+  /** The open session, for reading a guest's files and logs. */
+  get session(): Session | undefined {
+    return this.#session;
+  }
+
+  /** Takes a changed spec. Returns false if only a new connection can carry it. */
+  update(spec: IncusHostSpec): boolean {
+    const same = (key: 'connection' | 'project') =>
+      JSON.stringify(spec[key]) === JSON.stringify(this.#spec[key]);
+    if (!same('connection') || !same('project')) return false;
+    this.#spec = spec;
+    this.#starts.concurrency = spec.maxConcurrentStarts;
+    return true;
+  }
+
+  /** Carries out one command. Never rejects. Creations wait for each other as `maxConcurrentStarts` says. */
+  async perform(command: Command): Promise<CommandOutcome> {
+    const started = this.#options.clock.now();
+    const outcome =
+      command.verb === 'create'
+        ? await this.#starts.add(() => this.#attempt(command))
+        : await this.#attempt(command);
+    const seconds = (this.#options.clock.now() - started) / 1000;
+    this.#options.events.command(this.name, command.verb, outcome.kind, seconds);
+    return outcome;
+  }
+
+  async close(): Promise<void> {
+    this.#stop.abort(new Error('closed'));
+    this.#session?.close();
+    await this.#done;
+  }
+
+  #attempt(command: Command): Promise<CommandOutcome> {
+    const session = this.#session;
+    if (!session) return Promise.resolve({ kind: 'unknown', message: `host ${this.name} is not connected` });
+    return perform(command, {
+      session,
+      inventory: this.inventory,
+      host: this.name,
+      project: this.#spec.project,
+      allowedSources: this.#spec.allowedSources,
+      controllerId: this.#options.controllerId,
+    });
+  }
+
+  async #live(): Promise<void> {
+    const { clock, events } = this.#options;
+    const { signal } = this.#stop;
+    for (let failures = 0; !signal.aborted;) {
+      try {
+        const why = await this.#connected(() => {
+          failures = 0;
+        });
+        this.#down(new SshError('Unreachable', why));
+      } catch (error) {
+        this.#down(error);
+      }
+      events.changed(this.name, undefined);
+      failures += 1;
+      const ceiling = Math.min(longestBackoff, shortestBackoff * 2 ** Math.min(failures - 1, 10));
+      await sleep(clock, ceiling * (0.5 + Math.random() / 2), signal).catch(() => undefined);
+    }
+  }
+
+  /** One session, from connecting to its end. Returns why it ended. */
+  async #connected(onUp: () => void): Promise<string> {
+    const { clock, events, readKey } = this.#options;
+    const link: Link = await openLink(this.#spec.connection, readKey);
+    let session: Session;
+    try {
+      session = await Session.open(
+        link,
+        this.#spec.project,
+        this.inventory,
+        {
+          changed: (instance) => {
+            if (this.#session) events.changed(this.name, instance);
+          },
+          eventLag: (milliseconds) => events.eventLag(this.name, milliseconds / 1000),
+          request: (method, path) => events.request(this.name, method, path),
+        },
+        clock,
+      );
+    } catch (error) {
+      link.close();
+      throw error;
+    }
+    if (this.#stop.signal.aborted) {
+      session.close();
+      return 'closed';
+    }
+    this.#session = session;
+    const { server_version: version, driver } = session.server.environment;
+    this.#state = {
+      kind: 'up',
+      since: clock.now(),
+      version,
+      instanceTypes: [
+        ...(/\blxc\b/.test(driver) ? (['Container'] as const) : []),
+        ...(/\bqemu\b/.test(driver) ? (['VirtualMachine'] as const) : []),
+      ],
+      project: session.project.config,
+    };
+    onUp();
+    events.changed(this.name, undefined);
+    try {
+      return await session.follow();
+    } finally {
+      this.#session = undefined;
+      this.#observedAt = clock.now();
+    }
+  }
+
+  #down(error: unknown): void {
+    const since = this.#state.kind === 'down' ? this.#state.since : this.#options.clock.now();
+    this.#state = { kind: 'down', since, ...explain(error) };
+  }
+}
+
+function explain(error: unknown): { reason: string; message: string } {
+  const cause = error instanceof Error && error.cause instanceof SshError ? error.cause : error;
+  if (cause instanceof SshError) return { reason: cause.reason, message: cause.message };
+  if (cause instanceof IncusError) {
+    const reason =
+      cause.kind === 'Forbidden' || cause.kind === 'NotFound' ? `Incus${cause.kind}` : 'IncusNotResponding';
+    return { reason, message: cause.message };
+  }
+  return { reason: 'Unreachable', message: cause instanceof Error ? cause.message : String(cause) };
+}

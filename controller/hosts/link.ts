@@ -1,0 +1,81 @@
+import { realpath, stat } from 'node:fs/promises';
+import { connect } from 'node:net';
+import type { Duplex } from 'node:stream';
+import type { IncusHostSpec } from '../api/incushost.ts';
+import { SshConnection } from '../ssh/connection.ts';
+import { SshError } from '../ssh/errors.ts';
+
+/** A way to one machine: streams to its Incus, and a look at its file system. */
+export interface Link {
+  /** Opens a stream to Incus's unix socket. */
+  dial(): Promise<Duplex>;
+  /** Where a path leads after all symbolic links; undefined if to nothing. */
+  resolve(path: string): Promise<{ path: string; directory: boolean } | undefined>;
+  /** Resolves with the reason once the link is gone. Never, for the local machine. */
+  readonly closed: Promise<string>;
+  close(): void;
+  /** Streams that may be open at once for requests. */
+  readonly maxStreams: number;
+}
+
+/** Reads the private key that an IncusHost names. */
+export type ReadKey = (reference: { name: string; key: string }) => Promise<string>;
+
+/** Opens the link that an IncusHost describes. Rejects with an {@link SshError}. */
+export async function openLink(connection: IncusHostSpec['connection'], readKey: ReadKey): Promise<Link> {
+  const { ssh, local } = connection;
+  if (local) return localLink(local.socketPath);
+  if (!ssh) throw new SshError('Unreachable', 'the IncusHost names no connection');
+  const opened = await SshConnection.open({
+    ...ssh,
+    privateKey: () => readKey(ssh.privateKeySecretRef),
+  });
+  // Every forwarded stream is free; every command is a session, of which sshd allows 10 by default. Two are kept
+  // for the event stream and SFTP.
+  const viaSocket = ssh.via === 'Socket';
+  return {
+    dial: () => (viaSocket ? opened.forward(ssh.socketPath) : opened.run(sudoBridge(ssh.socketPath))),
+    resolve: (path) => opened.resolve(path),
+    closed: opened.closed,
+    close: () => opened.close(),
+    maxStreams: viaSocket ? 64 : 7,
+  };
+}
+
+/**
+ * The one command that `via: Sudo` needs in sudoers. It carries the same requests over the same socket: unlike
+ * `incus query`, whose request body is an argument that every process of the host can read, it shows nothing of a job.
+ */
+export function sudoBridge(socketPath: string): string {
+  return `sudo -n socat STDIO UNIX-CONNECT:${socketPath}`;
+}
+
+function localLink(socketPath: string): Link {
+  return {
+    dial: () =>
+      new Promise((resolve, reject) => {
+        const socket = connect(socketPath, () => resolve(socket));
+        socket.once('error', (error) => {
+          reject(
+            new SshError(
+              'SocketUnavailable',
+              `${socketPath} cannot be opened: is Incus running, and are you in the group incus-admin? (${error.message})`,
+            ),
+          );
+        });
+      }),
+    async resolve(path) {
+      try {
+        const real = await realpath(path);
+        return { path: real, directory: (await stat(real)).isDirectory() };
+      } catch (error) {
+        const { code } = error as NodeJS.ErrnoException;
+        if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+        throw error;
+      }
+    },
+    closed: new Promise(() => undefined),
+    close: () => undefined,
+    maxStreams: 64,
+  };
+}

@@ -1,0 +1,170 @@
+import { logPath, requestOf, resultPath, type Command } from '../incus/commands.ts';
+import { IncusError } from '../incus/errors.ts';
+import type { Inventory } from '../incus/inventory.ts';
+import type { CommandOutcome } from '../incus/outcome.ts';
+import type { Instance } from '../incus/schemas.ts';
+import { SshError } from '../ssh/errors.ts';
+import type { Session } from './session.ts';
+import { resolveSource } from './sources.ts';
+
+/** What a command may rely on. */
+export interface Ground {
+  session: Session;
+  inventory: Inventory;
+  /** Name of the IncusHost. */
+  host: string;
+  project: string;
+  allowedSources: readonly string[];
+  /** Identity that an instance must carry to be stopped or deleted. */
+  controllerId: string;
+}
+
+/** A result is some hundred bytes; one larger than this is none. */
+export const maxResultBytes = 64 * 1024;
+/** Bytes of the log's end that are taken along with the result. */
+export const logTailBytes = 4096;
+
+/** Carries out one command. Never rejects: what went wrong is the outcome. */
+export async function perform(command: Command, ground: Ground): Promise<CommandOutcome> {
+  try {
+    switch (command.verb) {
+      case 'resolve':
+        return await resolve(command, ground);
+      case 'create':
+        return await create(command, ground);
+      case 'launch': {
+        const operation = await ground.session.client.start(requestOf(command, ground.project));
+        ground.inventory.operation(operation);
+        return { kind: 'launched', operation: operation.id };
+      }
+      case 'probe':
+        return { kind: 'probed', ready: (await ground.session.client.processes(command.instance)) >= 0 };
+      case 'collect':
+        return await collect(command.instance, ground);
+      case 'stop':
+      case 'delete':
+        return await remove(command, ground);
+    }
+  } catch (error) {
+    return outcomeOf(error);
+  }
+}
+
+async function resolve(
+  command: Extract<Command, { verb: 'resolve' }>,
+  { session, host, project, allowedSources }: Ground,
+): Promise<CommandOutcome> {
+  const image = session.client.imageFingerprint(command.image).catch((error: unknown) => {
+    if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
+    throw error;
+  });
+  const sources: Record<string, string> = {};
+  const resolved = await Promise.all(
+    command.sources.map((source) => resolveSource(session.link, source, allowedSources, host)),
+  );
+  for (const [index, source] of resolved.entries()) {
+    if ('refused' in source) return { kind: 'refused', reason: source.refused, message: source.message };
+    sources[command.sources[index] ?? ''] = source.path;
+  }
+  const fingerprint = await image;
+  if (fingerprint === undefined) {
+    return {
+      kind: 'refused',
+      reason: 'ImageNotFound',
+      message: `host ${host} has no image ${command.image} in project ${project}`,
+    };
+  }
+  return { kind: 'resolved', fingerprint, sources };
+}
+
+async function create(
+  command: Extract<Command, { verb: 'create' }>,
+  { session, inventory, project }: Ground,
+): Promise<CommandOutcome> {
+  const { definition } = command;
+  inventory.expect(definition);
+  try {
+    const operation = await session.client.start(requestOf(command, project));
+    const ended = await session.operationEnd(operation);
+    if (ended.succeeded) return { kind: 'done' };
+    // A failed operation has no code. What is there now tells whether it failed because the instance exists.
+    await session.refresh(definition.name);
+    const existing = inventory.get(definition.name);
+    if (!existing) return { kind: 'failed', message: ended.error };
+    if (existing.labels['uid'] === definition.config['user.cijob.uid']) return { kind: 'done' };
+    return {
+      kind: 'refused',
+      reason: 'InstanceNameTaken',
+      message: `an instance ${definition.name} that is not ours exists already; it was left alone`,
+    };
+  } finally {
+    inventory.unexpect(definition.name);
+  }
+}
+
+async function collect(instance: string, { session }: Ground): Promise<CommandOutcome> {
+  const [result, log] = await Promise.all([
+    session.client.readFile(instance, resultPath, { first: maxResultBytes }),
+    session.client.readFile(instance, logPath, { last: logTailBytes }),
+  ]);
+  return { kind: 'collected', collected: { result, log } };
+}
+
+async function remove(
+  command: Extract<Command, { verb: 'stop' | 'delete' }>,
+  { session, inventory, project, controllerId }: Ground,
+): Promise<CommandOutcome> {
+  const name = command.instance;
+  let current: Instance;
+  try {
+    current = await session.client.instance(name);
+  } catch (error) {
+    if (!(error instanceof IncusError && error.kind === 'NotFound')) throw error;
+    inventory.put(name, undefined);
+    return { kind: 'done' };
+  }
+  if (
+    current.config['user.cijob.uid'] !== command.uid ||
+    current.config['user.cijob.controller'] !== controllerId
+  ) {
+    inventory.put(name, current);
+    return {
+      kind: 'refused',
+      reason: 'InstanceNotOurs',
+      message: `instance ${name} belongs to something else; it was left alone`,
+    };
+  }
+  if (command.verb === 'stop' && current.status === 'Stopped') {
+    inventory.put(name, current);
+    return { kind: 'done' };
+  }
+  const operation = await session.client.start(requestOf(command, project));
+  const ended = await session.operationEnd(operation);
+  // Stopped or gone meanwhile is what we wanted: what is there now decides, not why the operation failed.
+  await session.refresh(name);
+  if (ended.succeeded) return { kind: 'done' };
+  const left = inventory.get(name);
+  const reached = command.verb === 'stop' ? left?.status !== 'Running' : left === undefined;
+  return reached ? { kind: 'done' } : { kind: 'failed', message: ended.error };
+}
+
+function outcomeOf(error: unknown): CommandOutcome {
+  if (error instanceof IncusError) {
+    switch (error.kind) {
+      case 'Refused':
+      case 'Forbidden':
+        return { kind: 'refused', reason: `Incus${error.kind}`, message: error.message };
+      case 'Unknown':
+      case 'ServerError':
+        return { kind: 'unknown', message: error.message };
+      case 'NotFound':
+      case 'Conflict':
+      case 'OperationFailed':
+      case 'Garbled':
+      case 'TooLarge':
+        return { kind: 'failed', message: error.message };
+    }
+  }
+  if (error instanceof SshError) return { kind: 'unknown', message: error.message };
+  return { kind: 'failed', message: error instanceof Error ? error.message : String(error) };
+}

@@ -1,0 +1,26 @@
+import type { GuestFile } from './client.ts';
+
+/** What was read of a guest when its runner had exited. */
+export interface Collected {
+  /** `/artifacts/result.json`, or its first bytes. */
+  result: GuestFile;
+  /** The end of `/artifacts/guest.log`, and the size of the whole. */
+  log: GuestFile;
+}
+
+/** What became of a command. */
+export type CommandOutcome =
+  | { kind: 'done' }
+  /** resolve: the image's exact fingerprint, and where each source of a mount leads. */
+  | { kind: 'resolved'; fingerprint: string; sources: Readonly<Record<string, string>> }
+  /** launch: the operation that ends when the runner does. */
+  | { kind: 'launched'; operation: string }
+  /** probe: whether the guest can take a command. */
+  | { kind: 'probed'; ready: boolean }
+  | { kind: 'collected'; collected: Collected }
+  /** Will not succeed however often it is tried: `reason` is CamelCase, `message` says what to change. */
+  | { kind: 'refused'; reason: string; message: string }
+  /** Did not happen, and may succeed another time. */
+  | { kind: 'failed'; message: string }
+  /** The answer was lost: it may have happened. Look again. */
+  | { kind: 'unknown'; message: string };
