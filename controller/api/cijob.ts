@@ -2,7 +2,16 @@ import * as z from 'zod';
 import { Condition } from './conditions.ts';
 import { apiVersion, ObjectMeta } from './meta.ts';
 import { guestPath, reservedGuestPaths, wellKnownMountPaths } from './mounts.ts';
-import { absolutePath, dnsLabel, matchLabels, objectName, secretKey, size, text } from './text.ts';
+import {
+  absolutePath,
+  absolutePathRules,
+  dnsLabel,
+  matchLabels,
+  objectName,
+  secretKey,
+  size,
+  text,
+} from './text.ts';
 
 /** A field that keeps the value it was created with. */
 const immutable = { 'x-kubernetes-validations': [{ rule: 'self == oldSelf', message: 'is immutable' }] };
@@ -22,18 +31,22 @@ export const EnvVar = z
           { rule: "!self.startsWith('PIKACI_INCUS_')", message: 'PIKACI_INCUS_ is reserved for the runner' },
         ],
       })
-      .describe('Name of the variable.'),
-    value: text(32768)
+      .describe('Name of the variable. Names that start with PIKACI_INCUS_ belong to the runner.'),
+    // 4 bytes a character and the name stay below the 128 KiB that Linux allows one variable.
+    value: text(32000)
       .optional()
       .describe('The value, to the letter: no shell and no controller expands it.'),
     valueFrom: z
       .strictObject({
         secretKeyRef: z
-          .strictObject({ name: objectName, key: secretKey })
+          .strictObject({
+            name: objectName.describe("Name of a Secret in the CiJob's namespace."),
+            key: secretKey.describe("The key in the Secret's data."),
+          })
           .describe("A key of a Secret in the CiJob's namespace."),
       })
       .optional()
-      .describe('Where the value comes from, instead of `value`.'),
+      .describe('Where the value comes from, instead of value.'),
   })
   .refine((env) => (env.value === undefined) !== (env.valueFrom === undefined), {
     message: 'exactly one of value and valueFrom must be set',
@@ -52,13 +65,14 @@ const wellKnownNames = Object.keys(wellKnownMountPaths);
 
 export const Mount = z
   .strictObject({
-    name: dnsLabel
-      .max(40)
-      .describe(
-        'Name of the mount, unique in the job. snapshot, workspace-deps and workspace-build have a place in every guest.',
-      ),
+    name: dnsLabel.max(40).describe(
+      'Name of the mount, unique in the job. snapshot, workspace-deps and workspace-build have a path of their own: ' +
+        `${Object.entries(wellKnownMountPaths)
+          .map(([name, path]) => `${name} is ${path}`)
+          .join(', ')}.`,
+    ),
     source: absolutePath.describe(
-      "Directory on the Incus host. Symbolic links are followed; what they lead to must lie inside the IncusHost's allowedSources.",
+      "Absolute path of a directory on the Incus host. Symbolic links are followed; what they lead to must lie inside one of the IncusHost's allowedSources.",
     ),
     path: absolutePath
       .refine(
@@ -68,7 +82,7 @@ export const Mount = z
       )
       .meta({
         'x-kubernetes-validations': [
-          { rule: "!self.contains('/../') && !self.endsWith('/..')", message: 'must not contain ".."' },
+          ...absolutePathRules,
           {
             rule: `!self.matches('^(${reservedGuestPaths.join('|')})(/.*)?$')`,
             message: `must not be on or below ${reservedGuestPaths.join(', ')}`,
@@ -77,7 +91,7 @@ export const Mount = z
       })
       .optional()
       .describe(
-        'Directory in the guest where the source appears, read-only. Required for names that have no place of their own.',
+        'Absolute path in the guest where the source appears, read-only. Required unless the name has a path of its own.',
       ),
   })
   .refine((mount) => guestPath(mount) !== undefined, {
@@ -98,31 +112,45 @@ export const InstanceSpec = z.strictObject({
   type: z
     .enum(['VirtualMachine', 'Container'])
     .default('VirtualMachine')
-    .describe('What kind of Incus instance the job runs in. A container shares the kernel of the host.'),
+    .describe(
+      'VirtualMachine, or Container, which starts faster but shares the kernel of the Incus host. The host must support it.',
+    ),
   image: z
     .string()
     .min(1)
     .max(255)
     .regex(/^[A-Za-z0-9][A-Za-z0-9._/+-]*$/, 'must be an image alias or fingerprint')
-    .describe('Alias or fingerprint of an image that the Incus host already has.'),
+    .describe(
+      'Alias or fingerprint of an image that the Incus host already has, such as pikaci/dev. A missing image fails the job.',
+    ),
   cpu: z.int().min(1).max(1024).default(2).describe('Number of CPUs (limits.cpu).'),
-  memory: size.default('4GiB').describe('Memory, as Incus writes sizes: 512MiB, 4GiB (limits.memory).'),
+  memory: size
+    .default('4GiB')
+    .describe(
+      'Memory, as Incus writes sizes: 512MiB, 4GiB (limits.memory). Not 4Gi, as Kubernetes writes them.',
+    ),
   rootDisk: size
     .optional()
-    .describe('Size of the root disk. The default is that of the profile or storage pool.'),
+    .describe('Size of the root disk, such as 20GiB. The default is that of the profile or storage pool.'),
   profiles: z
     .array(
       z
         .string()
         .min(1)
         .max(64)
-        .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/),
+        .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, 'must be the name of a profile'),
     )
     .max(16)
     .refine(unique, 'must not name a profile twice')
     .default(['default'])
-    .meta({ 'x-kubernetes-list-type': 'set' })
-    .describe('Incus profiles, in order.'),
+    // Not a list-type set: their order matters (a later one wins), and immutability must see it.
+    .meta({
+      'x-kubernetes-list-type': 'atomic',
+      'x-kubernetes-validations': [
+        { rule: 'self.all(a, self.exists_one(b, a == b))', message: 'must not name a profile twice' },
+      ],
+    })
+    .describe('Incus profiles to apply, in order: a later one wins.'),
 });
 export type InstanceSpec = z.infer<typeof InstanceSpec>;
 
@@ -130,12 +158,14 @@ export const CiJobSpec = z
   .strictObject({
     command: text(16384, 1)
       .meta(immutable)
-      .describe('What to run: one shell string, run in the guest by bash --noprofile --norc -lc.'),
+      .describe(
+        'What to run: one shell string, run once in the guest by bash --noprofile --norc -lc, in /workspace/snapshot. Its exit code decides: 0 is Complete, anything else Failed.',
+      ),
     runAsRoot: z
       .boolean()
       .default(false)
       .meta(immutable)
-      .describe("Run the command as the guest's root instead of its user pikaci (1000:100)."),
+      .describe("Run the command as the guest's root instead of as its user pikaci (1000:100)."),
     timeoutSeconds: z
       .int()
       .min(1)
@@ -143,7 +173,7 @@ export const CiJobSpec = z
       .default(3600)
       .meta(immutable)
       .describe(
-        "The command's own time limit in seconds, enforced in the guest: TERM, then KILL after 10 s. Log and result survive it.",
+        "The command's own time limit in seconds, enforced in the guest: TERM, then KILL 10 s later. The log survives it.",
       ),
     env: z
       .array(EnvVar)
@@ -151,8 +181,10 @@ export const CiJobSpec = z
       .refine((list) => unique(list.map((env) => env.name)), 'must not name a variable twice')
       .default([])
       .meta({ 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['name'], ...immutable })
-      .describe('Environment of the command.'),
-    instance: InstanceSpec.meta(immutable).describe('The throw-away guest to make.'),
+      .describe('Environment variables of the command.'),
+    instance: InstanceSpec.meta(immutable).describe(
+      'The throw-away guest to make: a new Incus instance for each attempt, deleted when the attempt is over.',
+    ),
     mounts: z
       .array(Mount)
       .max(16)
@@ -178,7 +210,7 @@ export const CiJobSpec = z
       .strictObject({ matchLabels: matchLabels.describe('Labels the IncusHost must have.') })
       .meta(immutable)
       .optional()
-      .describe('Which IncusHosts may run the job. The default is any that admits its namespace.'),
+      .describe("Which IncusHosts may run the job. The default is any that admits the CiJob's namespace."),
     priority: z
       .int()
       .min(-1000000)
@@ -192,7 +224,9 @@ export const CiJobSpec = z
       .max(3600)
       .default(120)
       .meta(immutable)
-      .describe('Seconds from the start of the instance until it can take the command.'),
+      .describe(
+        'Seconds that an instance may take from its start until it can take the command. Longer is an infrastructure failure.',
+      ),
     queueTimeoutSeconds: z
       .int()
       .min(1)
@@ -200,7 +234,7 @@ export const CiJobSpec = z
       .meta(immutable)
       .optional()
       .describe(
-        'Seconds to wait for a host with a free slot before the job fails. The default is to wait without end.',
+        'Seconds to wait for a host with a free slot before the job fails. The default is to wait as long as it takes.',
       ),
     infraRetryLimit: z
       .int()
@@ -209,16 +243,18 @@ export const CiJobSpec = z
       .default(2)
       .meta(immutable)
       .describe(
-        'New attempts after infrastructure failures. A command that ran and failed is never run again.',
+        'How many new attempts may follow infrastructure failures, such as a guest that does not boot. A command that failed or timed out is never run again.',
       ),
     suspend: z
       .boolean()
       .default(false)
-      .describe('While true the job is not admitted. A job that runs goes on.'),
+      .describe('While true the job is not admitted to a host. A job that was admitted already goes on.'),
     cancel: z
       .boolean()
       .default(false)
-      .describe('Set to true to end the job. It cannot be set back.')
+      .describe(
+        'Set it to true to end the job: its instance is deleted and it is Failed with the reason Cancelled. It cannot be taken back.',
+      )
       .meta({
         'x-kubernetes-validations': [{ rule: 'self || !oldSelf', message: 'cannot be taken back' }],
       }),
@@ -228,14 +264,16 @@ export const CiJobSpec = z
       .max(604800)
       .default(0)
       .meta(immutable)
-      .describe('Seconds to keep the instance of a failed job for debugging. It keeps its slot meanwhile.'),
+      .describe(
+        'Seconds to keep the instance of a failed job, for debugging. It keeps its slot on the host meanwhile.',
+      ),
     ttlSecondsAfterFinished: z
       .int()
       .min(0)
       .max(31536000)
       .optional()
       .describe(
-        'Seconds after which a finished CiJob is deleted. The default is to keep it. Leave it out where GitOps would create the job again.',
+        'Seconds after which the finished CiJob is deleted. The default is to keep it. Leave it out where GitOps would create the job again.',
       ),
   })
   .meta({
@@ -277,13 +315,17 @@ export type FailureClass = z.infer<typeof FailureClass>;
 /** Bytes of the log's end that a status carries. */
 export const excerptBytes = 4096;
 
+/*
+ * Unlike a spec, a status may hold fields that we do not know: those of a newer controller, before a downgrade.
+ * They are left out, and the job goes on.
+ */
 const time = z.iso.datetime().meta({ format: 'date-time' });
 const message = z.string().max(4096);
 const reason = z.string().min(1).max(128);
 const hostName = z.string().max(253);
 const instanceName = z.string().max(63);
 
-export const Failure = z.strictObject({
+export const Failure = z.object({
   class: FailureClass.describe(
     'Whose fault it was: Test (the command failed), Timeout, Infrastructure (retried), Config (the manifest or the host), Cancelled.',
   ),
@@ -293,23 +335,28 @@ export const Failure = z.strictObject({
 });
 export type Failure = z.infer<typeof Failure>;
 
-export const Attempt = z.strictObject({
-  attempt: z.int().min(1).max(100),
-  host: hostName.optional(),
-  instance: instanceName.optional(),
-  reason,
-  message,
-  finishedAt: time,
+export const Attempt = z.object({
+  attempt: z.int().min(1).max(100).describe('Number of the attempt, from 1.'),
+  host: hostName.optional().describe('The IncusHost that it was on.'),
+  instance: instanceName.optional().describe('Its Incus instance.'),
+  reason: reason.describe('Why it ended, in one CamelCase word.'),
+  message: message.describe('Why it ended, in a sentence.'),
+  finishedAt: time.describe('When it ended.'),
 });
 export type Attempt = z.infer<typeof Attempt>;
 
-export const CiJobStatus = z.strictObject({
-  observedGeneration: z.int().min(0).max(Number.MAX_SAFE_INTEGER).optional(),
-  phase: Phase.optional().describe('Where the job is, for people. Programs read the conditions.'),
+export const CiJobStatus = z.object({
+  observedGeneration: z
+    .int()
+    .min(0)
+    .max(Number.MAX_SAFE_INTEGER)
+    .optional()
+    .describe('The metadata.generation that this status is about.'),
+  phase: Phase.optional().describe('Where the job is, for people. Programs should read the conditions.'),
   host: hostName.optional().describe('The IncusHost that has the instance.'),
   instance: z
-    .strictObject({
-      name: instanceName,
+    .object({
+      name: instanceName.describe('Its name on the host.'),
       imageFingerprint: z.string().max(64).optional().describe('The exact image that the alias led to.'),
     })
     .optional()
@@ -321,7 +368,13 @@ export const CiJobStatus = z.strictObject({
   duration: z.string().max(32).optional().describe('How long the command ran, for people: 1m32s.'),
   failure: Failure.optional().describe('Why the job failed.'),
   timings: z
-    .array(z.strictObject({ phase: Phase, startedAt: time, finishedAt: time.optional() }))
+    .array(
+      z.object({
+        phase: Phase.describe('The phase.'),
+        startedAt: time.describe('When it began.'),
+        finishedAt: time.optional().describe('When it ended. Missing while it lasts.'),
+      }),
+    )
     .max(64)
     .optional()
     .meta({ 'x-kubernetes-list-type': 'atomic' })
@@ -333,7 +386,10 @@ export const CiJobStatus = z.strictObject({
     .meta({ 'x-kubernetes-list-type': 'atomic' })
     .describe('Earlier attempts that infrastructure failures ended.'),
   log: z
-    .strictObject({ bytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER), truncated: z.boolean() })
+    .object({
+      bytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).describe('Its size in the guest.'),
+      truncated: z.boolean().describe('Whether only its end was kept.'),
+    })
     .optional()
     .describe('The log of the command.'),
   conditions: z
@@ -364,11 +420,15 @@ export const ciJobConditions = [
 export type CiJobCondition = (typeof ciJobConditions)[number];
 
 /** One command, run once in a fresh guest. */
-export const CiJob = z.object({
-  apiVersion: z.literal(apiVersion),
-  kind: z.literal('CiJob'),
-  metadata: ObjectMeta,
-  spec: CiJobSpec,
-  status: CiJobStatus.optional(),
-});
+export const CiJob = z
+  .object({
+    apiVersion: z.literal(apiVersion),
+    kind: z.literal('CiJob'),
+    metadata: ObjectMeta,
+    spec: CiJobSpec.describe(
+      'What to run, and in which guest. Immutable but for suspend, cancel and ttlSecondsAfterFinished.',
+    ),
+    status: CiJobStatus.optional().describe('How far the job is. Written by the controller.'),
+  })
+  .describe('A CiJob is one command, run once in a fresh Incus guest that is thrown away afterwards.');
 export type CiJob = z.infer<typeof CiJob>;

@@ -4,11 +4,16 @@ import * as z from 'zod';
  * One condition, as `metav1.Condition`
  * (https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md).
  */
-export const Condition = z.strictObject({
+export const Condition = z.object({
   type: z.string().max(316).describe('Kind of condition, in CamelCase.'),
-  status: z.enum(['True', 'False', 'Unknown']),
-  observedGeneration: z.int().min(0).max(Number.MAX_SAFE_INTEGER).optional(),
-  lastTransitionTime: z.iso.datetime().meta({ format: 'date-time' }),
+  status: z.enum(['True', 'False', 'Unknown']).describe('Whether it holds.'),
+  observedGeneration: z
+    .int()
+    .min(0)
+    .max(Number.MAX_SAFE_INTEGER)
+    .optional()
+    .describe('The metadata.generation that this was said about.'),
+  lastTransitionTime: z.iso.datetime().meta({ format: 'date-time' }).describe('When status last changed.'),
   reason: z.string().min(1).max(1024).describe('Programmatic reason of the last transition, in CamelCase.'),
   message: z.string().max(32768).describe('What happened, where, and what to do about it.'),
 });
@@ -24,7 +29,7 @@ export interface ConditionClaim {
 
 /**
  * Sets one condition, the only way conditions are ever set: `lastTransitionTime` moves only when `status` does,
- * and `order` decides the place of each type in the list.
+ * and `order` decides the place of each type in the list. Types that `order` does not name come last.
  *
  * @param now RFC 3339 time of the change.
  */
@@ -46,8 +51,13 @@ export function setCondition(
     message: claim.message.slice(0, 32768),
   };
   return [...conditions.filter((condition) => condition.type !== type), after].sort(
-    (a, b) => order.indexOf(a.type) - order.indexOf(b.type),
+    (a, b) => place(order, a.type) - place(order, b.type),
   );
+}
+
+function place(order: readonly string[], type: string): number {
+  const index = order.indexOf(type);
+  return index < 0 ? order.length : index;
 }
 
 /** The conditions without those of `types`: for the ones that are present only while true. */

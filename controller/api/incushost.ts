@@ -1,9 +1,11 @@
 import * as z from 'zod';
 import { Condition } from './conditions.ts';
 import { apiVersion, ObjectMeta } from './meta.ts';
-import { absolutePath, matchLabels, objectName, secretKey, size } from './text.ts';
+import { absolutePath, matchLabels, objectName, publicKey, secretKey, size } from './text.ts';
 
 export const defaultSocketPath = '/var/lib/incus/unix.socket';
+
+const unique = (names: readonly string[]) => new Set(names).size === names.length;
 
 const exactlyOne = (a: string, b: string) => ({
   'x-kubernetes-validations': [
@@ -17,41 +19,36 @@ export const SshConnection = z.strictObject({
     .min(1)
     .max(253)
     .regex(/^[A-Za-z0-9:]([A-Za-z0-9.:-]*[A-Za-z0-9:])?$/, 'must be a host name or an IP address')
-    .describe('Host name or IP address.'),
+    .describe('Host name or IP address of the machine.'),
   port: z.int().min(1).max(65535).default(22).describe('TCP port of sshd.'),
   user: z
     .string()
     .min(1)
     .max(32)
-    .regex(/^[a-z_][a-z0-9_-]*$/, 'must be a user name')
-    .describe('User to log in as.'),
+    .regex(/^[a-z_][a-z0-9._-]*$/, 'must be a user name')
+    .describe('User to log in as. It needs access to the Incus socket, or the sudo rule for incus query.'),
   privateKeySecretRef: z
-    .strictObject({ name: objectName, key: secretKey })
+    .strictObject({
+      name: objectName.describe("Name of a Secret in the controller's own namespace."),
+      key: secretKey.describe("The key in the Secret's data, such as id_ed25519."),
+    })
     .describe(
-      "The private key: a key of a Secret in the controller's own namespace. Read again at every connect.",
+      'The private key to log in with. It is read again at every connect, so it can be replaced at any time.',
     ),
   hostKeys: z
-    .array(
-      z
-        .string()
-        .min(1)
-        .max(2048)
-        .regex(
-          /^[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\x00-\x1f]*)?$/,
-          'must be a public key such as "ssh-ed25519 AAAA…"',
-        ),
-    )
+    .array(publicKey)
     .min(1)
     .max(8)
+    .refine(unique, 'must not name a key twice')
     .meta({ 'x-kubernetes-list-type': 'set' })
     .describe(
-      'The public host keys to accept, as ssh-keyscan prints them without the host name. Any other key is refused.',
+      'The public host keys to accept, such as "ssh-ed25519 AAAA…": what ssh-keyscan prints, without the host name. Any other key is refused.',
     ),
   via: z
     .enum(['Socket', 'Sudo'])
     .default('Socket')
     .describe(
-      "Socket: Incus's unix socket, forwarded by SSH. Sudo: `sudo -n incus query`, for users outside incus-admin.",
+      "Socket: Incus's unix socket, forwarded by SSH. Sudo: sudo -n incus query, for users outside the group incus-admin.",
     ),
   socketPath: absolutePath
     .default(defaultSocketPath)
@@ -79,21 +76,30 @@ export const IncusHostSpec = z.strictObject({
     .string()
     .min(1)
     .max(63)
-    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, 'must be the name of a project')
     .default('default')
-    .describe('Incus project that holds the instances. It should be a restricted one.'),
+    .describe(
+      'Incus project that holds the instances. It should be a restricted one, see the condition Restricted.',
+    ),
   storagePool: z
     .string()
     .min(1)
     .max(63)
-    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/)
+    .regex(/^[A-Za-z0-9][A-Za-z0-9._-]*$/, 'must be the name of a storage pool')
     .default('default')
     .describe('Storage pool of the root disks.'),
   capacity: z
     .strictObject({
       instances: z.int().min(0).max(10000).describe('Slots: how many instances may exist at once.'),
-      cpu: z.int().min(1).max(100000).optional().describe('Sum of the CPUs of all instances.'),
-      memory: size.optional().describe('Sum of the memory of all instances.'),
+      cpu: z
+        .int()
+        .min(1)
+        .max(100000)
+        .optional()
+        .describe('CPUs for all instances together. The default is not to count them.'),
+      memory: size
+        .optional()
+        .describe('Memory for all instances together, such as 64GiB. The default is not to count it.'),
     })
     .describe('How much of the host jobs may take.'),
   maxConcurrentStarts: z
@@ -105,10 +111,11 @@ export const IncusHostSpec = z.strictObject({
   allowedSources: z
     .array(absolutePath)
     .max(32)
+    .refine(unique, 'must not name a directory twice')
     .default([])
     .meta({ 'x-kubernetes-list-type': 'set' })
     .describe(
-      'Directories inside which the sources of mounts must lie, after symbolic links. Empty: no mounts.',
+      'Directories of the host inside which the sources of mounts must lie once symbolic links are followed. The default is none: jobs with mounts are not run here.',
     ),
   allowedNamespaces: z
     .strictObject({
@@ -120,7 +127,10 @@ export const IncusHostSpec = z.strictObject({
     })
     .meta(exactlyOne('all', 'matchLabels'))
     .describe('Whose CiJobs the host runs.'),
-  unschedulable: z.boolean().default(false).describe('Admit no new job. Jobs that run go on.'),
+  unschedulable: z
+    .boolean()
+    .default(false)
+    .describe('While true no new job is admitted. Those that run go on.'),
 });
 export type IncusHostSpec = z.infer<typeof IncusHostSpec>;
 
@@ -136,18 +146,30 @@ export const incusHostConditions = [
 ] as const;
 export type IncusHostCondition = (typeof incusHostConditions)[number];
 
-export const IncusHostStatus = z.strictObject({
-  observedGeneration: z.int().min(0).max(Number.MAX_SAFE_INTEGER).optional(),
+export const IncusHostStatus = z.object({
+  observedGeneration: z
+    .int()
+    .min(0)
+    .max(Number.MAX_SAFE_INTEGER)
+    .optional()
+    .describe('The metadata.generation that this status is about.'),
   incus: z
-    .strictObject({
-      version: z.string().max(64),
-      instanceTypes: z.array(z.enum(['Container', 'VirtualMachine'])).max(2),
-      project: z.string().max(63),
+    .object({
+      version: z.string().max(64).describe('Version of Incus.'),
+      instanceTypes: z
+        .array(z.enum(['Container', 'VirtualMachine']))
+        .max(2)
+        .meta({ 'x-kubernetes-list-type': 'set' })
+        .describe('What it can run. Virtual machines need KVM.'),
+      project: z.string().max(63).describe('The project in use.'),
     })
     .optional()
     .describe('What the Incus server said of itself.'),
   instances: z
-    .strictObject({ used: z.int().min(0).max(1000000), capacity: z.int().min(0).max(10000) })
+    .object({
+      used: z.int().min(0).max(1000000).describe('How many instances there are.'),
+      capacity: z.int().min(0).max(10000).describe('How many there may be.'),
+    })
     .optional()
     .describe('Slots in use.'),
   observedAt: z.iso
@@ -159,16 +181,19 @@ export const IncusHostStatus = z.strictObject({
     .array(Condition)
     .max(32)
     .optional()
-    .meta({ 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] }),
+    .meta({ 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] })
+    .describe('What is known about the host.'),
 });
 export type IncusHostStatus = z.infer<typeof IncusHostStatus>;
 
 /** An Incus server that runs CiJobs. */
-export const IncusHost = z.object({
-  apiVersion: z.literal(apiVersion),
-  kind: z.literal('IncusHost'),
-  metadata: ObjectMeta,
-  spec: IncusHostSpec,
-  status: IncusHostStatus.optional(),
-});
+export const IncusHost = z
+  .object({
+    apiVersion: z.literal(apiVersion),
+    kind: z.literal('IncusHost'),
+    metadata: ObjectMeta,
+    spec: IncusHostSpec.describe('How to reach the host, and what jobs may take of it.'),
+    status: IncusHostStatus.optional().describe('What the host looks like. Written by the controller.'),
+  })
+  .describe('An IncusHost is an Incus server that runs CiJobs.');
 export type IncusHost = z.infer<typeof IncusHost>;

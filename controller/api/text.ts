@@ -5,13 +5,34 @@ import * as z from 'zod';
  * server's RE2 (https://github.com/google/re2/wiki/Syntax): no look-around, no \u escapes.
  */
 
-/** Text of at most `max` characters that holds no NUL, which neither argv nor an environment can carry. */
-export function text(max: number, min = 0) {
+/**
+ * A string of `min` to `max` characters. The API server counts code points, JavaScript UTF-16 units: an emoji is
+ * one of the former, two of the latter.
+ */
+function bounded(max: number, min: number) {
   return z
     .string()
-    .min(min)
-    .max(max)
-    .regex(/^[^\x00]*$/, 'must not contain a NUL character');
+    .refine((value) => inRange(Array.from(value).length, min, max), {
+      error: ({ input }) => (input === '' ? 'must not be empty' : `must be ${min} to ${max} characters long`),
+      // A string that is far too long is not worth a look at what is in it.
+      abort: true,
+    })
+    .meta({ minLength: min, maxLength: max });
+}
+
+/** Text of `min` to `max` characters that holds no NUL, which neither argv nor an environment can carry. */
+export function text(max: number, min = 0) {
+  return bounded(max, min).regex(/^[^\x00]*$/, 'must not contain a NUL character');
+}
+
+/** A public key as in `known_hosts` without the host: type, base64 and perhaps a comment. */
+export const publicKey = bounded(2048, 1).regex(
+  /^[a-z0-9@.-]+ [A-Za-z0-9+/]+=*( [^\x00-\x1f]*)?$/,
+  'must be a public key such as "ssh-ed25519 AAAA…"',
+);
+
+function inRange(value: number, min: number, max: number): boolean {
+  return value >= min && value <= max;
 }
 
 /** A DNS-1123 label: what Kubernetes allows as the name of most things. */
@@ -35,23 +56,33 @@ export const secretKey = z
   .max(253)
   .regex(/^[-._a-zA-Z0-9]+$/, 'must be letters, digits, "-", "_" and "."');
 
-/** Whether a path has a `..` element. Refused everywhere: a reader should see where a path leads. */
-export function climbs(path: string): boolean {
-  return path.split('/').includes('..');
+/** Says what is wrong with the elements of an absolute path; nothing when it is written in its one shortest way. */
+function pathFault(path: string): string | undefined {
+  const [, ...elements] = path.split('/');
+  if (elements.some((element) => element === '.' || element === '..')) return dotsMessage;
+  if (elements.includes('')) return slashesMessage;
+  return undefined;
 }
 
-/** An absolute path without `..`, control characters or `:`, which separates paths in the guest contract. */
-export const absolutePath = z
-  .string()
-  .min(2)
-  .max(1024)
-  .regex(/^\/[^\x00-\x1f\x7f:]*$/, 'must be absolute, without control characters or ":"')
-  .refine((path) => !climbs(path), 'must not contain ".."')
-  .meta({
-    'x-kubernetes-validations': [
-      { rule: "!self.contains('/../') && !self.endsWith('/..')", message: 'must not contain ".."' },
-    ],
-  });
+const dotsMessage = 'must not contain "." or ".." as an element';
+const slashesMessage = 'must not end with "/" or contain "//"';
+
+/** {@link absolutePath} in CEL; to be repeated wherever a path gets further rules. */
+export const absolutePathRules = [
+  { rule: "!self.matches('/[.][.]?(/|$)')", message: dotsMessage },
+  { rule: "!self.contains('//') && !self.endsWith('/')", message: slashesMessage },
+];
+
+/**
+ * An absolute path in its shortest form, so that equal directories are equal strings and a prefix is a parent.
+ * No control characters, and no `:`, which separates paths in the guest contract.
+ */
+export const absolutePath = bounded(1024, 2)
+  .regex(/^\/[^\x00-\x1f\x7f:]*$/, 'must be an absolute path, without control characters or ":"')
+  .refine((path) => pathFault(path) === undefined, {
+    error: ({ input }) => pathFault(input as string) ?? '',
+  })
+  .meta({ 'x-kubernetes-validations': absolutePathRules });
 
 /**
  * A size as Incus writes it: `4GiB`, `512MiB`
@@ -62,20 +93,35 @@ export const size = z
   .max(16)
   .regex(/^[1-9][0-9]{0,8}(MiB|GiB|TiB|MB|GB|TB)$/, 'must be a size such as 512MiB or 4GiB');
 
+/** The longest label key: a DNS subdomain, a slash and a name. */
+const labelKeyMax = 317;
+const labelKey = /^([a-z0-9]([-.a-z0-9]*[a-z0-9])?\/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$/;
+const labelKeyMessage = 'keys must be label keys such as "arch" or "example.org/arch"';
+
 /** Labels to match, as in `metav1.LabelSelector.matchLabels`. All must be present with these values. */
 export const matchLabels = z
   .record(
-    z
-      .string()
-      .min(1)
-      .max(317)
-      .regex(/^([a-z0-9]([-.a-z0-9]*[a-z0-9])?\/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$/),
+    // Checked below, on the whole: a schema for keys has no place in a CRD.
+    z.string(),
     z
       .string()
       .max(63)
-      .regex(/^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$/),
+      .regex(/^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$/, 'must be a label value such as "x86_64"'),
   )
-  .meta({ maxProperties: 16 });
+  .refine((labels) => Object.keys(labels).length <= 16, 'must not have more than 16 labels')
+  .refine(
+    (labels) => Object.keys(labels).every((key) => key.length <= labelKeyMax && labelKey.test(key)),
+    labelKeyMessage,
+  )
+  .meta({
+    maxProperties: 16,
+    'x-kubernetes-validations': [
+      {
+        rule: `self.all(key, size(key) <= ${labelKeyMax} && key.matches('${labelKey.source.replaceAll('\\/', '/')}'))`,
+        message: labelKeyMessage,
+      },
+    ],
+  });
 
 const bytesPerUnit: Record<string, number> = {
   MiB: 2 ** 20,
