@@ -58,15 +58,24 @@ async function resolve(
     if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
     throw error;
   });
+  const profiles = Promise.all(command.profiles.map((profile) => session.client.hasProfile(profile)));
   const sources: Record<string, string> = {};
-  const resolved = await Promise.all(
+  const resolving = Promise.all(
     command.sources.map((source) => resolveSource(session.link, source, allowedSources, host)),
   );
+  const [resolved, fingerprint, found] = await Promise.all([resolving, image, profiles]);
   for (const [index, source] of resolved.entries()) {
     if ('refused' in source) return { kind: 'refused', reason: source.refused, message: source.message };
     sources[command.sources[index] ?? ''] = source.path;
   }
-  const fingerprint = await image;
+  const missing = command.profiles[found.indexOf(false)];
+  if (missing !== undefined) {
+    return {
+      kind: 'refused',
+      reason: 'ProfileNotFound',
+      message: `host ${host} has no profile ${missing} in project ${project}`,
+    };
+  }
   if (fingerprint === undefined) {
     return {
       kind: 'refused',

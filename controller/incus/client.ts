@@ -94,6 +94,17 @@ export class IncusClient {
     return (await this.#get(Image, `${images}/${name}?${this.#inProject()}`)).fingerprint;
   }
 
+  /** Whether the project has a profile of this name. */
+  async hasProfile(name: string): Promise<boolean> {
+    try {
+      await this.#get(z.object({}), `/1.0/profiles/${encodeURIComponent(name)}?${this.#inProject()}`);
+      return true;
+    } catch (error) {
+      if (error instanceof IncusError && error.kind === 'NotFound') return false;
+      throw error;
+    }
+  }
+
   /** Sends a request that starts an operation, and returns the operation as it began. */
   async start(request: Pick<HttpRequest, 'method' | 'path' | 'body'>): Promise<Operation> {
     const envelope = await this.#call(request, maxAnswer);

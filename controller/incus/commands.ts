@@ -30,6 +30,7 @@ export type Command =
       verb: 'resolve';
       instance: string;
       image: string;
+      profiles: readonly string[];
       type: InstanceDefinition['type'];
       sources: readonly string[];
     }
@@ -107,6 +108,7 @@ export function commandLines(command: Command, project: string): string[] {
     case 'resolve':
       return [
         incus('image', 'info', command.image),
+        ...command.profiles.map((profile) => incus('profile', 'show', profile)),
         ...command.sources.map((source) => `realpath -e ${quote(source)}`),
       ];
     case 'create': {
