@@ -1,6 +1,6 @@
 import { appendFile, readFile, rm, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
-import { runOk } from './command.ts';
+import { run, runOk } from './command.ts';
 import { type GuestBase, sourceOf } from './guest-image.ts';
 
 /** Beyond what the minbase variant brings. python3: staged wrappers and the guest's Ready message use it. */
@@ -16,7 +16,10 @@ const ballast = [
   'usr/share/lintian',
   'usr/share/bug',
   'usr/share/zoneinfo',
+  'usr/bin/perl',
+  'usr/bin/perl5.36.0',
   'var/cache/apt',
+  'var/cache/debconf',
   'var/lib/apt',
   'var/lib/dpkg',
   'var/log/bootstrap.log',
@@ -34,6 +37,7 @@ const masked = [
   'e2scrub_reap.service',
   'fstrim.timer',
   'getty.target',
+  'modprobe@.service',
   'getty-static.service',
   'proc-sys-fs-binfmt_misc.automount',
   'sys-fs-fuse-connections.mount',
@@ -43,9 +47,11 @@ const masked = [
   'systemd-ask-password-wall.path',
   'systemd-journal-flush.service',
   'systemd-logind.service',
+  'systemd-modules-load.service',
   'systemd-networkd-wait-online.service',
   'systemd-pstore.service',
   'systemd-random-seed.service',
+  'systemd-remount-fs.service',
   'systemd-sysctl.service',
   'systemd-sysusers.service',
   'systemd-tmpfiles-clean.timer',
@@ -71,7 +77,10 @@ export const systemdBase: GuestBase = {
           }
         },
       },
-    );
+    ).finally(async () => {
+      // Left mounted when it fails halfway, and then in the way of removing the directory.
+      for (const path of ['proc', 'sys']) await run('umount', ['--recursive', join(rootfs, path)]);
+    });
     for (const path of ballast) await rm(join(rootfs, path), { recursive: true, force: true });
     for (const unit of masked) {
       const path = join(rootfs, 'etc/systemd/system', unit);
