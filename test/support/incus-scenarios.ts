@@ -377,6 +377,10 @@ export const scenarios: readonly Scenario[] = [
         expect(await change('restart')).toMatchObject({ error: '' });
         expect(await change('stop')).toMatchObject({ error: '' });
         expect(await change('stop')).toMatchObject({ code: 400, error: 'The instance is already stopped' });
+        expect(await change('restart')).toMatchObject({
+          code: 400,
+          error: 'The instance is already stopped',
+        });
         const off = envelope(await incus.request('GET', state)).metadata;
         expect(off).toMatchObject({
           status: 'Stopped',
@@ -455,6 +459,7 @@ export const scenarios: readonly Scenario[] = [
   {
     name: 'while an exec runs, its operation is listed under running, without metadata, and cannot be cancelled',
     async run(incus) {
+      const reader = await incus.events('type=lifecycle&project=default');
       await withInstance(incus, async (name) => {
         const begun = envelope(
           await incus.request('POST', `/1.0/instances/${name}/exec`, {
@@ -462,6 +467,7 @@ export const scenarios: readonly Scenario[] = [
           }),
         );
         const { operation } = begun;
+        await reader.until(lifecycle('instance-exec', name));
         const listed = envelope(await incus.request('GET', '/1.0/operations?recursion=1')).metadata as Record<
           string,
           OperationSeen[]
@@ -482,6 +488,7 @@ export const scenarios: readonly Scenario[] = [
         const over = envelope(await incus.request('GET', `${operation}/wait?timeout=10`));
         expect((over.metadata as OperationSeen).metadata).toMatchObject({ return: 137 });
       });
+      reader.close();
     },
   },
   {

@@ -13,9 +13,9 @@ export interface InstanceRequest {
   name: string;
   type: InstanceType;
   fingerprint: string;
-  profiles: readonly string[];
-  config: Config;
-  devices: Devices;
+  profiles?: readonly string[] | null | undefined;
+  config?: Config | null | undefined;
+  devices?: Devices | null | undefined;
   ephemeral: boolean;
 }
 
@@ -53,9 +53,9 @@ export class SimInstance {
     this.name = request.name;
     this.type = request.type;
     this.project = project;
-    this.profiles = request.profiles;
+    this.profiles = request.profiles ?? ['default'];
     this.ephemeral = request.ephemeral;
-    this.devices = request.devices;
+    this.devices = request.devices ?? {};
     this.createdAt = new Date(clock.now()).toISOString();
     const id = randomUUID();
     this.config = {
@@ -65,13 +65,22 @@ export class SimInstance {
       'volatile.uuid': id,
       'volatile.uuid.generation': id,
     };
-    const mounts = Object.values(request.devices).map((device) => device['path'] ?? '');
+    const mounts = Object.values(this.devices).map((device) => device['path'] ?? '');
     this.guest = new Guest(script, mounts, clock, host);
   }
 
   /** True until the agent of a VM answers; containers have none. */
   get agentOffline(): boolean {
     return this.type === 'virtual-machine' && !this.guest.up;
+  }
+
+  /** incusd died while it was being made: it is there, but has no root file system. */
+  get halfMade(): boolean {
+    return (
+      this.busy !== 'create' &&
+      this.config['volatile.apply_template'] === undefined &&
+      this.config['volatile.last_state.power'] === undefined
+    );
   }
 
   /** Path of the instance as Incus writes it in events and operations: with its project unless that is `default`. */

@@ -40,7 +40,7 @@ const routes: readonly [method: string, path: RegExp, handler: Handler][] = [
     (call) => {
       const instance = named(call);
       const { action, force } = parseBody(StateBody, call.body);
-      return async(call.daemon.changeState(instance, action, force).json);
+      return async(call.daemon.power.change(instance, action, force).json);
     },
   ],
   [
@@ -207,8 +207,7 @@ function files(call: Call): SimReply {
     return { status: 200, headers: {}, body: 'never' };
   const range = call.headers['range'];
   const reply = instance.guest.files.reply(call.method, path, typeof range === 'string' ? range : undefined);
-  if (call.method === 'GET' && reply.body !== 'never')
-    call.daemon.fileEvent('instance-file-retrieved', instance, path);
+  if (call.method === 'GET' && reply.body !== 'never') call.daemon.fileRetrieved(instance, path);
   return reply;
 }
 

@@ -1,13 +1,9 @@
 import * as z from 'zod';
 import type { HostFiles } from './host-files.ts';
-import type { Config, Devices } from './instance.ts';
+import type { Config, Devices, SimInstance } from './instance.ts';
 import { Refusal } from './reply.ts';
 import type { SimProject, Store } from './store.ts';
-
-/** A step of an operation that failed: the code `/wait` gives it, and its text. */
-export class OperationFailure extends Refusal {
-  override name = 'OperationFailure';
-}
+import { OperationFailure } from './work.ts';
 
 const strings = z.record(z.string(), z.string());
 
@@ -87,10 +83,24 @@ export function checkRequest(body: CreateBody, project: SimProject): void {
       );
 }
 
-/** What Incus checks of devices and config once the operation has begun, before there is an instance. */
-export function checkRecord(body: CreateBody, store: Store, host: HostFiles): void {
+/** What Incus checks once the operation has begun, before there is an instance. */
+export function checkRecord(
+  body: CreateBody,
+  project: SimProject,
+  { store, host, virtualMachines }: { store: Store; host: HostFiles; virtualMachines: boolean },
+): void {
   const fail = (why: string, code = 500) =>
     new OperationFailure(code, `Failed creating instance record: ${why}`);
+  if (body.type === 'virtual-machine' && !virtualMachines)
+    throw fail(
+      'Instance type "virtual-machine" is not supported on this server: vhost_vsock kernel module not loaded',
+    );
+  const before = project.instances.get(body.name);
+  if (before?.busy === 'create') throw fail('Instance is busy running a "create" operation');
+  if (before)
+    throw fail(
+      'Add instance info to the database: Failed to create "instances" entry: UNIQUE constraint failed: instances.project_id, instances.name',
+    );
   for (const [key, value] of Object.entries(body.config ?? {})) {
     if (!/^(user|limits|boot|security|environment|cloud-init|image|volatile|raw)\./.test(key))
       throw fail(`Unknown configuration key: ${key}`);
@@ -110,7 +120,7 @@ export function checkRecord(body: CreateBody, store: Store, host: HostFiles): vo
 }
 
 /** What Incus checks of disk devices when an instance starts: the sources may have changed since it was made. */
-export function checkStart(type: string, devices: Devices, project: SimProject, host: HostFiles): void {
+export function checkStart({ type, devices, project }: SimInstance, host: HostFiles): void {
   const missing = missingSource(devices, host);
   if (missing) throw new OperationFailure(500, `Failed start validation for device ${missing}`);
   if (project.config['restricted'] !== 'true') return;
