@@ -24,7 +24,7 @@ type Part = 'etcd' | 'kube-apiserver';
 /**
  * A real Kubernetes API: etcd and kube-apiserver on loopback, with RBAC, admission, discovery and audit as shipped.
  * There is no controller manager, scheduler or node: nobody deletes a namespace's content, collects garbage by owner
- * references or makes the `default` service account.
+ * references, makes the `default` service account, or fills the aggregated roles `view`, `edit` and `admin`.
  */
 export class ControlPlane implements AsyncDisposable {
   /** https://127.0.0.1:PORT */

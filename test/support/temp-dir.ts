@@ -1,6 +1,6 @@
 import { chmod, mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 /**
  * A new, empty directory of the test's own. Its name begins with `cijob-` so that what a killed run left is easy to
@@ -9,7 +9,10 @@ import { join } from 'node:path';
  * @param what a few letters: paths of unix sockets may be 107 bytes long, and these directories hold some.
  */
 export async function makeTempDir(what: string): Promise<string> {
-  const dir = await mkdtemp(join(tmpdir(), `cijob-${what}-`));
+  // Inside the one directory of a whole run (TMPDIR is then set to it) the long name is not needed again.
+  const parent = tmpdir();
+  const prefix = basename(parent).startsWith('cijob-') ? what : `cijob-${what}`;
+  const dir = await mkdtemp(join(parent, `${prefix}-`));
   await chmod(dir, 0o711);
   return dir;
 }

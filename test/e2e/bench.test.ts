@@ -1,0 +1,203 @@
+import { text } from 'node:stream/consumers';
+import type { Duplex } from 'node:stream';
+import { Client } from 'ssh2';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Sshd } from '../support/sshd.ts';
+import { Prometheus, promtool } from '../support/prometheus.ts';
+import { addSource, startBench, type Bench } from './support/bench.ts';
+import { guestAliases } from './support/shared-incus.ts';
+
+let bench: Bench;
+beforeAll(async () => {
+  bench = await startBench({ controlPlane: true, ownIncusd: true });
+});
+afterAll(() => bench.stop());
+
+describe('the control plane', () => {
+  test('is a real Kubernetes API that kubectl of the same version speaks to', async () => {
+    const version = JSON.parse(await bench.controlPlane.kubectlOk(['version', '--output', 'json'])) as {
+      clientVersion: { gitVersion: string };
+      serverVersion: { gitVersion: string };
+    };
+    expect(version.serverVersion.gitVersion).toMatch(/^v1\.\d+\.\d+$/);
+    expect(version.clientVersion.gitVersion).toBe(version.serverVersion.gitVersion);
+    await bench.controlPlane.kubectlOk(['create', 'namespace', 'ci']);
+  });
+
+  test('counts the writes to one object', async () => {
+    const { controlPlane } = bench;
+    const kubectl = (...args: string[]) => controlPlane.kubectlOk(['--namespace', 'default', ...args]);
+    await kubectl('create', 'configmap', 'counted', '--from-literal=a=1');
+    await kubectl('label', 'configmap', 'counted', 'touched=yes');
+    await kubectl('get', 'configmap', 'counted');
+    await kubectl('create', 'configmap', 'other');
+    const writes = await controlPlane.writesTo({
+      resource: 'configmaps',
+      namespace: 'default',
+      name: 'counted',
+    });
+    expect(writes.map((event) => event.verb)).toEqual(['create', 'patch']);
+  });
+
+  test('lets users and service accounts do what RBAC allows, and no more', async () => {
+    const { controlPlane } = bench;
+    await controlPlane.kubectlOk(['create', 'serviceaccount', 'robot']);
+    const kubeconfigs = [
+      await controlPlane.kubeconfigFor({ user: 'ann', groups: ['readers'] }),
+      await controlPlane.serviceAccountKubeconfig('default', 'robot'),
+    ];
+    const asEach = (...args: string[]) =>
+      Promise.all(
+        kubeconfigs.map(
+          async (file) =>
+            (await controlPlane.kubectl(['--kubeconfig', file, 'auth', 'can-i', ...args])).stdout,
+        ),
+      );
+    expect(await asEach('list', 'configmaps')).toEqual(['no\n', 'no\n']);
+    const subjects = ['--group=readers', '--serviceaccount=default:robot'];
+    await controlPlane.kubectlOk(['create', 'role', 'read', '--verb=list', '--resource=configmaps']);
+    await controlPlane.kubectlOk(['create', 'rolebinding', 'read', '--role=read', ...subjects]);
+    await expect.poll(() => asEach('list', 'configmaps'), { timeout: 10_000 }).toEqual(['yes\n', 'yes\n']);
+    expect(await asEach('delete', 'configmaps')).toEqual(['no\n', 'no\n']);
+  });
+
+  test('keeps its objects when either part is killed and started again', async () => {
+    const { controlPlane } = bench;
+    await controlPlane.kubectlOk(['create', 'configmap', 'kept']);
+    await controlPlane.kill9('kube-apiserver');
+    expect((await controlPlane.kubectl(['get', 'configmap', 'kept'])).code).not.toBe(0);
+    await controlPlane.restart('kube-apiserver');
+    await controlPlane.kill9('etcd');
+    await controlPlane.restart('etcd');
+    await expect
+      .poll(
+        async () => (await controlPlane.kubectl(['get', 'configmap', 'kept', '--output', 'name'])).stdout,
+        {
+          timeout: 20_000,
+        },
+      )
+      .toBe('configmap/kept\n');
+  });
+});
+
+describe.for(Object.entries(guestAliases))('a %s guest in the restricted project', ([kind, alias]) => {
+  const guest = `guest-${kind}`;
+  const incus = (...args: string[]) =>
+    bench.host.incus.incus(args[0] === 'query' ? args : ['--project', bench.host.project, ...args]);
+  const create = (name: string, source: string) => {
+    const snapshot = { type: 'disk', source, path: '/workspace/snapshot', readonly: 'true' };
+    const body = { name, source: { type: 'image', alias }, start: true, devices: { snapshot } };
+    const path = `/1.0/instances?project=${bench.host.project}`;
+    return incus('query', '--wait', '-X', 'POST', '--data', JSON.stringify(body), path);
+  };
+
+  test('sees a host directory read-only, and nothing outside the allowed ones', async () => {
+    const source = await addSource(bench.host, 'snapshot', { 'src/hello': 'hello\n' });
+    expect(await create(guest, source)).toMatchObject({ code: 0 });
+    expect(await incus('exec', guest, '--', 'cat', '/workspace/snapshot/src/hello')).toMatchObject({
+      stdout: 'hello\n',
+    });
+    expect(await incus('exec', guest, '--', 'touch', '/workspace/snapshot/new')).toMatchObject({
+      stderr: expect.stringContaining('Read-only file system') as string,
+    });
+    const outside = await incus(
+      'config',
+      'device',
+      'add',
+      guest,
+      'etc',
+      'disk',
+      'source=/etc',
+      'path=/host-etc',
+    );
+    expect(outside.code).not.toBe(0);
+  });
+
+  test('lives on when incusd is killed, and is reached again when it is back', async () => {
+    await incus('exec', guest, '--', 'touch', '/artifacts/was-here');
+    await bench.host.incusd?.kill9();
+    expect((await incus('list')).code).not.toBe(0);
+    await bench.host.incusd?.restart();
+    expect(await incus('exec', guest, '--', 'test', '-e', '/artifacts/was-here')).toMatchObject({ code: 0 });
+  });
+});
+
+describe('the SSH way to a host', () => {
+  test("forwards Incus's socket to a user of the group incus-admin", async () => {
+    expect(await getThroughSsh(bench.host.sshd, bench.host.incus.socketPath, '/1.0')).toMatchObject({
+      type: 'sync',
+      metadata: { environment: { server: 'incus' } },
+    });
+  });
+
+  test("runs `sudo -n incus query` against the bench's own Incus, and no other command", async () => {
+    const { stdout } = await bench.host.sshd.ssh(['sudo', '-n', 'incus', 'query', '/1.0/projects']);
+    expect(JSON.parse(stdout)).toContain(`/1.0/projects/${bench.host.project}`);
+    expect(await bench.host.sshd.ssh(['sudo', '-n', 'id'])).toMatchObject({ code: 1 });
+  });
+
+  test('can be cut, closed, opened again, and given new keys', async () => {
+    const { sshd } = bench.host;
+    const before = { host: await sshd.hostKey(), client: await sshd.privateKey() };
+    const hanging = sshd.ssh(['sleep', '60']);
+    await expect.poll(() => sshd.cutConnections(), { timeout: 10_000 }).toBe(1);
+    expect(await hanging).toMatchObject({ code: 255 });
+
+    await sshd.halt();
+    expect(await sshd.ssh(['true'])).toMatchObject({ code: 255 });
+    await sshd.restart();
+    expect(await sshd.ssh(['true'])).toMatchObject({ code: 0 });
+
+    await sshd.rotateHostKey();
+    await sshd.rotateClientKey();
+    expect(await sshd.ssh(['true'])).toMatchObject({ code: 0 });
+    expect({ host: await sshd.hostKey(), client: await sshd.privateKey() }).not.toMatchObject(before);
+
+    await sshd.reconfigure({ AllowStreamLocalForwarding: 'no' });
+    await expect(getThroughSsh(sshd, bench.host.incus.socketPath, '/1.0')).rejects.toThrow('open failed');
+  });
+});
+
+test('Prometheus evaluates queries, and promtool checks what it is given', async () => {
+  await using prometheus = await Prometheus.start({ targets: {} });
+  expect(await prometheus.query('vector(42)')).toEqual([{ labels: {}, value: 42 }]);
+  expect(await prometheus.alerts()).toEqual([]);
+  expect((await promtool(['check', 'metrics'], 'not a metric')).code).not.toBe(0);
+});
+
+test('two benches stand side by side, and one that goes leaves the other alone', async () => {
+  const first = await startBench();
+  await using second = await startBench({ hosts: 2 });
+  await first.stop();
+  for (const host of second.hosts) {
+    expect(await host.sshd.ssh(['true'])).toMatchObject({ code: 0 });
+    expect(await host.incus.instances(host.project)).toEqual([]);
+  }
+});
+
+/** A GET over a socket that sshd opens for us on its side. */
+async function getThroughSsh(sshd: Sshd, socketPath: string, path: string): Promise<unknown> {
+  const hostKey = await sshd.hostKey();
+  const client = new Client();
+  const ready = new Promise<void>((resolve, reject) => client.once('ready', resolve).once('error', reject));
+  client.connect({
+    host: sshd.address,
+    port: sshd.port,
+    username: sshd.user,
+    privateKey: await sshd.privateKey(),
+    hostVerifier: (key: Buffer) => `ssh-ed25519 ${key.toString('base64')}` === hostKey,
+  });
+  try {
+    await ready;
+    const stream = await new Promise<Duplex>((resolve, reject) =>
+      client.openssh_forwardOutStreamLocal(socketPath, (error, channel) =>
+        error ? reject(error) : resolve(channel),
+      ),
+    );
+    stream.write(`GET ${path} HTTP/1.0\r\nHost: incus\r\n\r\n`);
+    const answer = await text(stream);
+    return JSON.parse(answer.slice(answer.indexOf('\r\n\r\n')));
+  } finally {
+    client.end();
+  }
+}

@@ -1,0 +1,17 @@
+import { join } from 'node:path';
+import { defineConfig } from 'vitest/config';
+
+// eslint-disable-next-line import-x/no-default-export -- vitest takes its configuration so
+export default defineConfig({
+  test: {
+    name: 'e2e',
+    root: join(import.meta.dirname, '../..'),
+    include: ['test/e2e/**/*.test.ts'],
+    globalSetup: [join(import.meta.dirname, 'support/shared-incus.ts')],
+    // The machine's few cores are busy enough with one control plane and one Incus.
+    fileParallelism: false,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    teardownTimeout: 120_000,
+  },
+});
