@@ -1,0 +1,74 @@
+import { pino, type DestinationStream, type Logger as PinoLogger } from 'pino';
+import type { Clock } from '../clock.ts';
+
+/** Log levels, from most to least. */
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** What a line may be about; further fields are free. */
+export interface LogFields {
+  /** `namespace/name` of the CiJob. */
+  job?: string;
+  host?: string;
+  /** Id of one reconciliation, the same on all its lines. */
+  reconcileID?: string;
+  /** What went wrong. */
+  err?: unknown;
+  [field: string]: unknown;
+}
+
+export type Logger = PinoLogger;
+
+export interface LogOptions {
+  level: LogLevel;
+  clock: Clock;
+  /** `json` for machines, one object a line; `text` for a terminal. */
+  format: 'json' | 'text';
+  /** Where the lines go; standard error by default, as standard output belongs to the job's own output. */
+  destination?: DestinationStream;
+}
+
+/** Fields that may hold a secret, should they ever reach a log with an object around them. */
+const secretFields = [
+  'authorization',
+  'Authorization',
+  'token',
+  'password',
+  'privateKey',
+  'environment',
+  'env',
+];
+const redacted = secretFields.flatMap((field) => [field, `*.${field}`, `*.*.${field}`]);
+
+/** A structured logger: `time` (RFC 3339, UTC), `level` (a word), `msg`, and the fields given. */
+export function createLogger(options: LogOptions): Logger {
+  const { level, clock, format, destination = pino.destination({ dest: 2, sync: true }) } = options;
+  return pino(
+    {
+      level,
+      base: null,
+      messageKey: 'msg',
+      timestamp: () => `,"time":"${new Date(clock.now()).toISOString()}"`,
+      formatters: { level: (label) => ({ level: label }) },
+      redact: { paths: redacted, censor: '[redacted]' },
+    },
+    format === 'json' ? destination : { write: (line) => destination.write(humanLine(line)) },
+  );
+}
+
+/** `12:00:00 info  ci/a on build-1: the message  key=value` for one JSON line. */
+export function humanLine(line: string): string {
+  const { time, level, msg, job, host, err, ...rest } = JSON.parse(line) as Record<string, unknown>;
+  const about = [job, host && `on ${text(host)}`].filter(Boolean).map(text).join(' ');
+  const fields = Object.entries(rest).map(([key, value]) => `  ${key}=${text(value)}`);
+  const failure = (err as { message?: string } | undefined)?.message;
+  const head = `${text(time).slice(11, 19)} ${text(level).padEnd(5)} ${about && `${about}: `}${text(msg)}`;
+  return `${head}${failure === undefined ? '' : `: ${failure}`}${fields.join('')}\n`;
+}
+
+/** Control characters would move the cursor, or fake a line: the guest may have chosen them. */
+function text(value: unknown): string {
+  if (value === undefined) return '';
+  const plain = typeof value === 'string' ? value : JSON.stringify(value);
+  return plain.replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ');
+}

@@ -1,0 +1,73 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+
+/**
+ * A metric whose labels are checked by the compiler. prom-client counts a call that lacks a label as a series of its
+ * own, without that label, and says nothing; here every label has to be given.
+ */
+type Labels<L extends string> = [L] extends [never] ? Record<string, never> : Readonly<Record<L, string>>;
+
+export interface TypedCounter<L extends string> {
+  increment(labels: Labels<L>, by?: number): void;
+}
+
+export interface TypedGauge<L extends string> {
+  set(labels: Labels<L>, value: number): void;
+}
+
+export interface TypedHistogram<L extends string> {
+  /** @param value In the metric's unit, which is seconds. */
+  observe(labels: Labels<L>, value: number): void;
+}
+
+/** One value of a gauge that is read when Prometheus asks. */
+export interface Sample<L extends string> {
+  labels: Labels<L>;
+  value: number;
+}
+
+interface Definition<L extends string> {
+  name: string;
+  help: string;
+  labels: readonly L[];
+}
+
+export function counter<const L extends string>(
+  registry: Registry,
+  definition: Definition<L>,
+): TypedCounter<L> {
+  const metric = new Counter(configuration(registry, definition));
+  return { increment: (labels, by = 1) => metric.inc(labels, by) };
+}
+
+export function gauge<const L extends string>(registry: Registry, definition: Definition<L>): TypedGauge<L> {
+  const metric = new Gauge(configuration(registry, definition));
+  return { set: (labels, value) => metric.set(labels, value) };
+}
+
+/** A gauge without a memory: at each scrape it shows what `read` returns, and nothing else. */
+export function collectedGauge<const L extends string>(
+  registry: Registry,
+  definition: Definition<L>,
+  read: () => Iterable<Sample<L>>,
+): void {
+  const metric: Gauge<L> = new Gauge({
+    ...configuration(registry, definition),
+    collect() {
+      metric.reset();
+      for (const { labels, value } of read()) metric.set(labels, value);
+    },
+  });
+}
+
+/** @param buckets Upper bounds, ascending. */
+export function histogram<const L extends string>(
+  registry: Registry,
+  definition: Definition<L> & { buckets: number[] },
+): TypedHistogram<L> {
+  const metric = new Histogram({ ...configuration(registry, definition), buckets: definition.buckets });
+  return { observe: (labels, value) => metric.observe(labels, value) };
+}
+
+function configuration<L extends string>(registry: Registry, { name, help, labels }: Definition<L>) {
+  return { name, help, labelNames: labels, registers: [registry] };
+}

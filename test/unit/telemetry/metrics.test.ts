@@ -1,0 +1,131 @@
+import { describe, expect, it } from 'vitest';
+import { createMetrics, type Metrics } from '../../../controller/telemetry/metrics.ts';
+
+/** Every series as it is scraped, without its value. */
+const series = async ({ registry }: Metrics): Promise<string[]> =>
+  (await registry.metrics())
+    .split('\n')
+    .filter((line) => line !== '' && !line.startsWith('#'))
+    .map((line) => line.slice(0, line.lastIndexOf(' ')))
+    .filter((line) => line.startsWith('cijob_') || line.startsWith('workqueue_'));
+
+/** All that is ever observed of one job. */
+function observeJob(metrics: Metrics, job: number): void {
+  const host = `build-${job % 3}`;
+  const outcome = job % 2 === 0 ? 'ok' : 'error';
+  metrics.queueAdds.increment({ name: 'cijob' });
+  metrics.queueWaitSeconds.observe({ name: 'cijob' }, job / 1000);
+  metrics.finished.increment({ result: 'Failed', class: 'Test' });
+  metrics.retries.increment({ reason: 'InstanceGone' });
+  for (const part of ['queue', 'provision', 'boot', 'run', 'collect', 'overhead'] as const) {
+    metrics[`${part}Seconds`].observe({}, job);
+  }
+  metrics.incusCommands.increment({ verb: 'create', host, outcome });
+  metrics.incusCommandSeconds.observe({ verb: 'create', host, outcome }, job / 100);
+  metrics.eventLagSeconds.observe({ host }, 0.001);
+  metrics.drift.increment({ host, kind: 'Stopped' });
+}
+
+describe('the metrics', () => {
+  it('add no series, however many jobs there are', async () => {
+    const metrics = createMetrics({ version: '1.2.3' });
+    for (let job = 0; job < 6; job++) observeJob(metrics, job);
+    const before = await series(metrics);
+    for (let job = 6; job < 10_000; job++) observeJob(metrics, job);
+    expect(await series(metrics)).toEqual(before);
+    expect(before.length).toBeLessThan(400);
+  });
+
+  it('have the names that dashboards know', () => {
+    const names = createMetrics({ version: '1.2.3' })
+      .registry.getMetricsAsArray()
+      .map(({ name }) => name);
+    expect(names).toEqual(
+      expect.arrayContaining([
+        'controller_runtime_reconcile_total',
+        'controller_runtime_reconcile_errors_total',
+        'controller_runtime_reconcile_time_seconds',
+        'workqueue_depth',
+        'workqueue_adds_total',
+        'workqueue_queue_duration_seconds',
+        'workqueue_work_duration_seconds',
+        'workqueue_retries_total',
+        'workqueue_unfinished_work_seconds',
+        'rest_client_requests_total',
+        'leader_election_master_status',
+        'process_cpu_seconds_total',
+        'process_resident_memory_bytes',
+      ]),
+    );
+    expect(names.filter((name) => name.startsWith('cijob_')).sort()).toMatchInlineSnapshot(`
+      [
+        "cijob_boot_seconds",
+        "cijob_build_info",
+        "cijob_collect_seconds",
+        "cijob_drift_total",
+        "cijob_event_lag_seconds",
+        "cijob_events_dropped_total",
+        "cijob_finished_total",
+        "cijob_host_slots",
+        "cijob_host_up",
+        "cijob_incus_command_duration_seconds",
+        "cijob_incus_commands_total",
+        "cijob_jobs",
+        "cijob_observation_age_seconds",
+        "cijob_orphans_removed_total",
+        "cijob_overhead_seconds",
+        "cijob_provision_seconds",
+        "cijob_queue_seconds",
+        "cijob_retries_total",
+        "cijob_run_seconds",
+      ]
+    `);
+  });
+
+  it('follow the naming practice of Prometheus', () => {
+    const metrics = createMetrics({ version: '1.2.3' });
+    for (const { name, help, type } of metrics.registry.getMetricsAsArray()) {
+      expect(name).toMatch(/^[a-z][a-z0-9]*(_[a-z0-9]+)*$/);
+      // The type is a string, whatever its declaration says.
+      expect([name, name.endsWith('_total')]).toEqual([name, String(type) === 'counter']);
+      expect(name).not.toMatch(/_(ms|msec|millis|milliseconds|minutes|mb|kb|count|sum|bucket)(_|$)/);
+      expect(help).not.toBe('');
+    }
+  });
+
+  it('show what their sources say at the scrape, and forget what is gone', async () => {
+    const metrics = createMetrics({ version: '1.2.3' });
+    let phases = ['Running', 'Pending'];
+    metrics.sources.jobs = () => phases.map((phase) => ({ labels: { phase }, value: 2 }));
+    expect(await metrics.registry.metrics()).toContain('cijob_jobs{phase="Running"} 2');
+    phases = ['Pending'];
+    const text = await metrics.registry.metrics();
+    expect(text).not.toContain('phase="Running"');
+    expect(text).toContain('cijob_jobs{phase="Pending"} 2');
+  });
+
+  it('name the build', async () => {
+    const { registry } = createMetrics({ version: '1.2.3' });
+    expect(await registry.metrics()).toContain('cijob_build_info{version="1.2.3"} 1');
+  });
+
+  it('make a missing or a made-up label a compile error', () => {
+    const metrics = createMetrics({ version: '1.2.3' });
+    // Never run: only the compiler reads them, and refuses the file if one of them were allowed.
+    const mistakes = () => {
+      // @ts-expect-error -- class is missing
+      metrics.finished.increment({ result: 'Failed' });
+      // @ts-expect-error -- no metric knows jobs
+      metrics.queueSeconds.observe({ job: 'a' }, 1);
+      // @ts-expect-error -- the value is missing
+      metrics.eventLagSeconds.observe({ host: 'a' });
+    };
+    expect(mistakes).toBeTypeOf('function');
+  });
+
+  it('leave two controllers in one process apart', async () => {
+    const [one, other] = [createMetrics({ version: '1' }), createMetrics({ version: '2' })];
+    one.retries.increment({ reason: 'HostGone' });
+    expect(await other.registry.metrics()).not.toContain('HostGone');
+  });
+});
