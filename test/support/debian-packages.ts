@@ -159,14 +159,16 @@ async function aptGet(apt: Apt, args: readonly string[], onProgress: (line: stri
 
 /**
  * Debian starts a package's service when it is installed; we want the programs only. policy-rc.d is Debian's own switch
- * for that. A machine that has one (as container images do) keeps it.
+ * for that. A machine that has one (as container images do) keeps it. Ours undoes itself once this process is gone, should
+ * it be killed half-way.
  */
 async function withServicesHeldBack(work: () => Promise<void>): Promise<void> {
   if (existsSync(policyHelper)) {
     await work();
     return;
   }
-  await writeFile(policyHelper, '#!/bin/sh\nexit 101\n', { mode: 0o755 });
+  const script = `#!/bin/sh\nkill -0 ${process.pid} && exit 101\nrm -f "$0"\nexit 104\n`;
+  await writeFile(policyHelper, script, { mode: 0o755 });
   try {
     await work();
   } finally {
