@@ -25,6 +25,9 @@ export interface StructuralSchema {
   'x-kubernetes-validations'?: { rule: string; message: string }[];
 }
 
+/** One step into an object or a schema: the name of a field or the index of an element. */
+export type Step = string | number;
+
 /** The keywords in the order in which they are written, so that a generated file reads well and never shuffles. */
 const keywords = [
   'description',

@@ -47,7 +47,10 @@ export const objectName = z
   .string()
   .min(1)
   .max(253)
-  .regex(/^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$/, 'must be lower case letters, digits, "-" and "."');
+  .regex(
+    /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/,
+    'must be lower case letters, digits, "-" and "."',
+  );
 
 /** A key of a Secret's data. */
 export const secretKey = z
@@ -93,31 +96,38 @@ export const size = z
   .max(16)
   .regex(/^[1-9][0-9]{0,8}(MiB|GiB|TiB|MB|GB|TB)$/, 'must be a size such as 512MiB or 4GiB');
 
-/** The longest label key: a DNS subdomain, a slash and a name. */
-const labelKeyMax = 317;
-const labelKey = /^([a-z0-9]([-.a-z0-9]*[a-z0-9])?\/)?[A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?$/;
+const labelKey = /^([a-z0-9][-.a-z0-9]{0,251}[/])?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$/;
 const labelKeyMessage = 'keys must be label keys such as "arch" or "example.org/arch"';
+
+const labelValue = z
+  .string()
+  .max(63)
+  .regex(/^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$/, 'must be a label value such as "x86_64"');
+
+/** `metadata.labels`. */
+export const labels = z
+  .record(z.string(), labelValue)
+  .refine((map) => Object.keys(map).every((key) => labelKey.test(key)), labelKeyMessage);
+
+/** `metadata.annotations`. */
+export const annotations = z
+  .record(z.string(), z.string())
+  .refine((map) => Object.keys(map).every((key) => labelKey.test(key)), labelKeyMessage);
 
 /** Labels to match, as in `metav1.LabelSelector.matchLabels`. All must be present with these values. */
 export const matchLabels = z
   .record(
     // Checked below, on the whole: a schema for keys has no place in a CRD.
     z.string(),
-    z
-      .string()
-      .max(63)
-      .regex(/^([A-Za-z0-9]([-._A-Za-z0-9]*[A-Za-z0-9])?)?$/, 'must be a label value such as "x86_64"'),
+    labelValue,
   )
-  .refine((labels) => Object.keys(labels).length <= 16, 'must not have more than 16 labels')
-  .refine(
-    (labels) => Object.keys(labels).every((key) => key.length <= labelKeyMax && labelKey.test(key)),
-    labelKeyMessage,
-  )
+  .refine((map) => Object.keys(map).length <= 16, 'must not have more than 16 labels')
+  .refine((map) => Object.keys(map).every((key) => labelKey.test(key)), labelKeyMessage)
   .meta({
     maxProperties: 16,
     'x-kubernetes-validations': [
       {
-        rule: `self.all(key, size(key) <= ${labelKeyMax} && key.matches('${labelKey.source.replaceAll('\\/', '/')}'))`,
+        rule: `self.all(key, key.matches('${labelKey.source}'))`,
         message: labelKeyMessage,
       },
     ],
