@@ -136,7 +136,7 @@ export class HostPool {
     this.#slots.set(instance, slot);
   }
 
-  /** Takes a job out of the queue, and its slot away unless it is that of `instance`. */
+  /** Takes a job out of the queue. Its slot, if it holds one, stays until {@link release}. */
   withdraw(key: string): void {
     this.#waiting.delete(key);
     this.#admitted.delete(key);
@@ -170,14 +170,14 @@ export class HostPool {
     }
   }
 
+  /** Jobs in the queue. */
+  waitingKeys(): string[] {
+    return [...this.#waiting.keys()];
+  }
+
   /** Slots of one host that are taken. */
   used(name: string): number {
     return this.#offers().find((offer) => offer.name === name)?.used.instances ?? 0;
-  }
-
-  /** Jobs that wait for a slot. */
-  get queueLength(): number {
-    return this.#waiting.size;
   }
 
   #offers(): Offer[] {

@@ -1,0 +1,288 @@
+import { findCondition, isTrue } from '../api/conditions.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { Command } from '../incus/commands.ts';
+import type { InstanceView } from '../incus/inventory.ts';
+import { definitionOf, launchArgv, runnerEnvironment } from './desired.ts';
+import { instanceName } from './names.ts';
+import type { HostView, Observed, Patience, Problem } from './observed.ts';
+import { calledOff, yes, type Step } from './step.ts';
+import { config, infrastructure, verdictOf, type Verdict } from './verdict.ts';
+
+/** A command that keeps failing, or whose answer keeps getting lost, is given up after this many tries. */
+const tries = 5;
+const firstPause = 1_000;
+const probeInterval = 1_000;
+
+/** The part of the plan for a job that holds a slot: from making the instance to the verdict. */
+export function planAttempt(job: CiJob, observed: Observed, now: number, patience: Patience): Step {
+  const { host, instance, memory } = observed;
+  if (!host) return {};
+  if (host.kind === 'down') return outOfSight(job, host, now, patience);
+  const refusal = refusalIn(memory.problem);
+  if (refusal) return { verdict: refusal };
+  if (calledOff(job)) return callOff(job, observed, now);
+  if (!instance) return provision(job, host, observed, now);
+  if (instance.labels['uid'] !== job.metadata.uid) {
+    return {
+      verdict: config(
+        'InstanceNameTaken',
+        `an instance ${instance.name} that is not ours exists on ${where(job)}; it was left alone`,
+      ),
+    };
+  }
+  if (instance.status !== 'Running') return notRunning(job, instance, observed, now);
+  if (!isReady(instance, observed)) return boot(job, instance, now);
+  return run(job, instance, observed, now, patience);
+}
+
+function outOfSight(
+  job: CiJob,
+  host: Extract<HostView, { kind: 'down' }>,
+  now: number,
+  { hostGrace }: Patience,
+): Step {
+  const lostAt = host.since + hostGrace;
+  if (now < lostAt) {
+    const message = `host ${job.status?.host ?? ''} is out of reach, and the job's state unknown: ${host.message}`;
+    return { blocked: { reason: 'HostUnreachable', message }, wakeAt: lostAt };
+  }
+  if (calledOff(job)) return { verdict: cancelled(job) };
+  return {
+    verdict: infrastructure(
+      'HostLost',
+      `host ${job.status?.host ?? ''} was out of reach for ${Math.round(hostGrace / 1000)} s: ${host.message}`,
+    ),
+  };
+}
+
+/** No instance yet, or none any more. */
+function provision(
+  job: CiJob,
+  host: Extract<HostView, { kind: 'up' }>,
+  observed: Observed,
+  now: number,
+): Step {
+  const { memory } = observed;
+  if (isTrue(job.status?.conditions, 'RunnerStarted')) {
+    return { verdict: infrastructure('InstanceGone', `the instance vanished from ${where(job)}`) };
+  }
+  const next: Command = memory.resolved
+    ? {
+        verb: 'create',
+        instance: nameOf(job),
+        definition: definitionOf(job, attemptOf(job), memory.resolved, {
+          controllerId: observed.controllerId,
+          storagePool: host.storagePool,
+        }),
+      }
+    : {
+        verb: 'resolve',
+        instance: nameOf(job),
+        image: job.spec.instance.image,
+        type: job.spec.instance.type === 'VirtualMachine' ? 'virtual-machine' : 'container',
+        profiles: job.spec.instance.profiles,
+        sources: [...new Set(job.spec.mounts.map((mount) => mount.source))],
+      };
+  // A create that failed was undone by Incus: what is wrong with this host need not be wrong with the next.
+  const { problem } = memory;
+  if (problem?.verb === 'create' && problem.outcome.kind === 'failed') {
+    return { verdict: infrastructure('CreateFailed', problem.outcome.message) };
+  }
+  return { phase: 'Provisioning', ...again(job, observed, now, next, 'CreateFailed') };
+}
+
+function notRunning(job: CiJob, instance: InstanceView, observed: Observed, now: number): Step {
+  if (instance.operations.size > 0 || observed.memory.inFlight !== undefined)
+    return { phase: 'Provisioning' };
+  if (!instance.everStarted) {
+    // Whoever was making it died half-way. It never ran anything, so it can be made again from the start.
+    return {
+      phase: 'Provisioning',
+      commands: at(job, { verb: 'delete', instance: instance.name, uid: job.metadata.uid }),
+    };
+  }
+  const { memory } = observed;
+  if (memory.collected || memory.problem?.verb === 'collect') {
+    const verdict = memory.collected && verdictOf(job, memory.collected);
+    return {
+      verdict:
+        verdict ??
+        infrastructure(
+          'InstanceStopped',
+          'the instance stopped before the runner wrote a result',
+          memory.collected,
+        ),
+    };
+  }
+  return {
+    phase: 'Collecting',
+    ...again(job, observed, now, { verb: 'collect', instance: instance.name }, 'ResultUnreadable'),
+  };
+}
+
+function boot(job: CiJob, instance: InstanceView, now: number): Step {
+  const startedAt = Math.min(now, instance.startedAt);
+  const giveUpAt = startedAt + job.spec.bootTimeoutSeconds * 1000;
+  if (now >= giveUpAt) {
+    return {
+      verdict: infrastructure(
+        'AgentNotReady',
+        `the guest could not take a command within ${job.spec.bootTimeoutSeconds} s of its start`,
+      ),
+    };
+  }
+  return {
+    phase: 'Booting',
+    conditions: started(instance),
+    commands: at(job, { verb: 'probe', instance: instance.name }),
+    wakeAt: Math.min(giveUpAt, now + probeInterval),
+  };
+}
+
+/** The guest can take commands: launch the runner, wait for it, read what it left. */
+function run(job: CiJob, instance: InstanceView, observed: Observed, now: number, patience: Patience): Step {
+  const { runner, memory } = observed;
+  const launch: Command = {
+    verb: 'launch',
+    instance: instance.name,
+    argv: launchArgv(job),
+    environment: runnerEnvironment(job),
+  };
+  const conditions: Step['conditions'] = {
+    ...started(instance),
+    AgentReady: yes('AgentAnswers', 'the guest can take commands'),
+    RunnerStarted: yes('RunnerLaunched', 'the runner was launched'),
+  };
+  const running: Step = { phase: 'Running', conditions };
+  const collect: Command = { verb: 'collect', instance: instance.name };
+  if (memory.collected) {
+    const verdict = verdictOf(job, memory.collected);
+    if (verdict) return { verdict, conditions };
+    if (isOverdue(job, now, patience)) return { verdict: overdue(job, observed), conditions };
+    if (memory.launches >= 2) return { verdict: withoutResult(observed), conditions };
+    // Killed with its exec, or by a reboot: a second launch attaches to what still runs, or says what happened.
+    return { ...running, ...again(job, observed, now, launch, 'LaunchFailed') };
+  }
+  if (runner === 'none' || runner === 'lost') {
+    return { ...running, ...again(job, observed, now, launch, 'LaunchFailed') };
+  }
+  if (runner === 'running' && !isOverdue(job, now, patience)) {
+    return { ...running, wakeAt: deadline(job, now, patience) };
+  }
+  return { phase: 'Collecting', conditions, ...again(job, observed, now, collect, 'ResultUnreadable') };
+}
+
+/** Cancelled or deleted while it holds a slot: what the guest still tells is read before it is taken away. */
+function callOff(job: CiJob, observed: Observed, now: number): Step {
+  const { instance, memory } = observed;
+  if (memory.inFlight !== undefined) return {};
+  if (!instance || instance.labels['uid'] !== job.metadata.uid) return { verdict: cancelled(job, observed) };
+  const ran = isTrue(job.status?.conditions, 'RunnerStarted');
+  if (ran && !memory.collected && memory.problem?.verb !== 'collect') {
+    return { phase: 'Collecting', commands: at(job, { verb: 'collect', instance: instance.name }) };
+  }
+  const { uid } = job.metadata;
+  return {
+    commands: [
+      ...(instance.status === 'Running' ? at(job, { verb: 'stop', instance: instance.name, uid }) : []),
+      ...at(job, { verb: 'delete', instance: instance.name, uid }),
+    ],
+    wakeAt: now + firstPause,
+  };
+}
+
+function cancelled(job: CiJob, observed?: Observed): Verdict {
+  // A result that was there before the instance was taken away is what really happened.
+  const collected = observed?.memory.collected;
+  const known = collected && verdictOf(job, collected);
+  if (known) return known;
+  const deleted = calledOff(job) === 'Deleted';
+  return {
+    passed: false,
+    class: 'Cancelled',
+    reason: deleted ? 'Deleted' : 'Cancelled',
+    message: deleted ? 'the CiJob was deleted' : 'spec.cancel was set',
+    log: collected && infrastructure('', '', collected).log,
+  };
+}
+
+/** A command, and what to do when it does not work: pause and try again, and give up after some tries. */
+function again(job: CiJob, observed: Observed, now: number, command: Command, reason: string): Step {
+  const { problem } = observed.memory;
+  if (problem?.verb !== command.verb) return { commands: at(job, command) };
+  if (problem.count >= tries) return { verdict: infrastructure(reason, problem.outcome.message) };
+  const pauseEnds = problem.at + firstPause * 2 ** (problem.count - 1);
+  return now < pauseEnds ? { wakeAt: pauseEnds } : { commands: at(job, command) };
+}
+
+function refusalIn(problem: Problem | undefined): Verdict | undefined {
+  if (problem?.outcome.kind !== 'refused') return undefined;
+  // A refused launch, probe or read only means that the guest was not what we took it for: look again.
+  if (problem.verb === 'launch' || problem.verb === 'probe' || problem.verb === 'collect') return undefined;
+  return config(problem.outcome.reason, problem.outcome.message);
+}
+
+function withoutResult({ runner, memory }: Observed): Verdict {
+  const code = typeof runner === 'object' ? runner.returnCode : undefined;
+  if (code === 127 || code === 126) {
+    return config('RunnerNotFound', 'the image has no runner /run/current-system/sw/bin/pikaci-incus-run');
+  }
+  return infrastructure(
+    'RunnerVanished',
+    `the runner ended (code ${code ?? 'unknown'}) and left no result`,
+    memory.collected,
+  );
+}
+
+function overdue(job: CiJob, { memory }: Observed): Verdict {
+  return {
+    passed: false,
+    class: 'Timeout',
+    reason: 'HostDeadlineExceeded',
+    message: `the guest did not report within its limit of ${job.spec.timeoutSeconds} s and the time beyond that it is given`,
+    log: infrastructure('', '', memory.collected).log,
+  };
+}
+
+/** When the host's own limit for the runner passes. The guest's limit comes first, so that a result is written. */
+function deadline(job: CiJob, now: number, { deadlineSlack }: Patience): number {
+  const launched = findCondition(job.status?.conditions, 'RunnerStarted');
+  const since = launched?.status === 'True' ? Date.parse(launched.lastTransitionTime) : now;
+  return since + job.spec.timeoutSeconds * 1000 + deadlineSlack;
+}
+
+function isOverdue(job: CiJob, now: number, patience: Patience): boolean {
+  return now >= deadline(job, now, patience);
+}
+
+function isReady(instance: InstanceView, { memory }: Observed): boolean {
+  return (
+    instance.type === 'container' ||
+    instance.announcedReady ||
+    memory.agentAnswered ||
+    memory.operation !== undefined
+  );
+}
+
+function started(instance: InstanceView): NonNullable<Step['conditions']> {
+  return {
+    DevicesConfigured: yes('DevicesAttached', 'the instance was created with all of its devices'),
+    Started: yes('InstanceRunning', `instance ${instance.name} is running`),
+  };
+}
+
+function at(job: CiJob, command: Command): { host: string; command: Command }[] {
+  return [{ host: job.status?.host ?? '', command }];
+}
+
+function attemptOf(job: CiJob): number {
+  return job.status?.attempt ?? 1;
+}
+
+function nameOf(job: CiJob): string {
+  return instanceName(job.metadata.uid, attemptOf(job));
+}
+
+function where(job: CiJob): string {
+  return `host ${job.status?.host ?? ''}`;
+}

@@ -1,0 +1,55 @@
+import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import type { Command } from '../incus/commands.ts';
+import type { InstanceView } from '../incus/inventory.ts';
+import type { Observed } from './observed.ts';
+import { isFinished } from './step.ts';
+
+export interface CleanUp {
+  commands: { host: string; command: Command }[];
+  /** Nothing of the job is left anywhere, and we can see that. */
+  clean: boolean;
+  wakeAt?: number;
+}
+
+const pause = 5_000;
+
+/** Takes away what a job no longer needs: instances of earlier attempts, and all of them once it is over. */
+export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now: number): CleanUp {
+  const { strays, instance, host, memory, unseen } = observed;
+  const heldUntil = holdEnd(job, status);
+  const held = heldUntil !== undefined && now < heldUntil && job.metadata.deletionTimestamp === undefined;
+  const ours = instance?.labels['uid'] === job.metadata.uid;
+  const over = isFinished({ status });
+  const done = over && !held && instance && ours && status.host !== undefined;
+  const doomed = [...strays, ...(done ? [{ host: status.host ?? '', instance }] : [])];
+  const { problem } = memory;
+  const failing = problem?.verb === 'stop' || problem?.verb === 'delete';
+  const pauseEnds = failing ? problem.at + pause : 0;
+  const commands = now < pauseEnds ? [] : doomed.flatMap((one) => removal(job, one.host, one.instance));
+  const gone = !(instance && ours) && host?.kind !== 'down' && memory.inFlight === undefined;
+  return {
+    commands,
+    clean: over && strays.length === 0 && unseen.length === 0 && gone,
+    ...(held ? { wakeAt: heldUntil } : doomed.length > 0 && now < pauseEnds ? { wakeAt: pauseEnds } : {}),
+  };
+}
+
+function removal(job: CiJob, host: string, instance: InstanceView): { host: string; command: Command }[] {
+  const { uid } = job.metadata;
+  const { name } = instance;
+  return [
+    ...(instance.status === 'Stopped'
+      ? []
+      : [{ host, command: { verb: 'stop', instance: name, uid } as const }]),
+    { host, command: { verb: 'delete', instance: name, uid } as const },
+  ];
+}
+
+/** Until when the instance of a failed job is kept for debugging. */
+function holdEnd(job: CiJob, status: CiJobStatus): number | undefined {
+  const { failure, completionTime } = status;
+  const hold = job.spec.holdOnFailureSeconds;
+  if (hold === 0 || !failure || failure.class === 'Cancelled' || completionTime === undefined)
+    return undefined;
+  return Date.parse(completionTime) + hold * 1000;
+}

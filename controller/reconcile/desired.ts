@@ -1,0 +1,84 @@
+import type { CiJob } from '../api/cijob.ts';
+import { guestPath } from '../api/mounts.ts';
+import type { Device, InstanceDefinition } from '../incus/commands.ts';
+import { instanceName, specHash } from './names.ts';
+
+/** The runner that every image owns (docs/guest-contract.md). */
+export const runnerPath = '/run/current-system/sw/bin/pikaci-incus-run';
+
+/** What a host told of what a job refers to. */
+export interface Resolved {
+  fingerprint: string;
+  /** Where the source of each mount leads. */
+  sources: Readonly<Record<string, string>>;
+}
+
+export interface Surroundings {
+  /** Identity of this installation. */
+  controllerId: string;
+  storagePool: string;
+}
+
+/** The instance that a job wants for one attempt. */
+export function definitionOf(
+  job: CiJob,
+  attempt: number,
+  resolved: Resolved,
+  { controllerId, storagePool }: Surroundings,
+): InstanceDefinition {
+  const { instance, mounts } = job.spec;
+  const virtual = instance.type === 'VirtualMachine';
+  const root: Device = {
+    type: 'disk',
+    path: '/',
+    pool: storagePool,
+    ...(instance.rootDisk === undefined ? {} : { size: instance.rootDisk }),
+  };
+  const disks = mounts.map((mount): [string, Device] => [
+    `pikaci-${mount.name}`,
+    {
+      type: 'disk',
+      source: resolved.sources[mount.source] ?? mount.source,
+      path: guestPath(mount) ?? '',
+      readonly: 'true',
+      // A container has its users shifted and cannot choose a bus; a VM sees the host's users as they are.
+      ...(virtual ? { shift: 'false', 'io.bus': 'virtiofs' } : { shift: 'true' }),
+    },
+  ]);
+  return {
+    name: instanceName(job.metadata.uid, attempt),
+    type: virtual ? 'virtual-machine' : 'container',
+    fingerprint: resolved.fingerprint,
+    profiles: instance.profiles,
+    config: {
+      'user.cijob.uid': job.metadata.uid,
+      'user.cijob.namespace': job.metadata.namespace ?? 'default',
+      'user.cijob.name': job.metadata.name,
+      'user.cijob.attempt': String(attempt),
+      'user.cijob.controller': controllerId,
+      'user.cijob.spec-hash': specHash(job.spec),
+      'boot.autostart': 'false',
+      'limits.cpu': String(instance.cpu),
+      'limits.memory': instance.memory,
+      ...(virtual ? { 'security.secureboot': 'false' } : {}),
+    },
+    devices: Object.fromEntries([['root', root], ...disks]),
+  };
+}
+
+/** Command line of the runner, to the letter of the guest contract. */
+export function launchArgv(job: CiJob): string[] {
+  const { command, timeoutSeconds, runAsRoot } = job.spec;
+  return [
+    'env',
+    `PIKACI_INCUS_GUEST_COMMAND=${command}`,
+    `PIKACI_INCUS_TIMEOUT_SECS=${timeoutSeconds}`,
+    `PIKACI_INCUS_RUN_AS_ROOT=${runAsRoot ? 1 : 0}`,
+    runnerPath,
+  ];
+}
+
+/** Variables of the runner itself that travel beside the job's own. */
+export function runnerEnvironment(job: CiJob): Record<string, string> {
+  return { PIKACI_INCUS_EXPECT_MOUNTS: job.spec.mounts.map((mount) => guestPath(mount) ?? '').join(':') };
+}

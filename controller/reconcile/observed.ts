@@ -1,0 +1,94 @@
+import type { Verb } from '../incus/commands.ts';
+import type { EndedOperation, InstanceView } from '../incus/inventory.ts';
+import type { Collected, CommandOutcome } from '../incus/outcome.ts';
+import type { Resolved } from './desired.ts';
+
+/** The host that a job was admitted to. */
+export type HostView =
+  | { kind: 'up'; since: number; storagePool: string }
+  /** Nothing is known of its instances: they are not gone, only out of sight. */
+  | { kind: 'down'; since: number; reason: string; message: string };
+
+/** What became of a job's request for a slot. */
+export type Admission =
+  | { kind: 'admitted'; host: string }
+  | { kind: 'waiting'; reason: string; message: string; position: number; length: number }
+  | { kind: 'refused'; reason: string; message: string };
+
+/** A command that did not do what it should. */
+export interface Problem {
+  verb: Verb;
+  outcome: Extract<CommandOutcome, { kind: 'refused' | 'failed' | 'unknown' }>;
+  /** How often in a row. */
+  count: number;
+  at: number;
+}
+
+/**
+ * What we remember of an attempt between two looks at it. Only a cache: each of these can be found out again by
+ * asking, and a controller that starts with none of it comes to the same end.
+ */
+export interface Memory {
+  attempt: number;
+  /** Commands under way. None is sent while one is. */
+  inFlight: Verb | undefined;
+  resolved: Resolved | undefined;
+  problem: Problem | undefined;
+  /** A VM's agent answered a probe. */
+  agentAnswered: boolean;
+  /** Operation of the runner we launched, and how often we did. */
+  operation: string | undefined;
+  launches: number;
+  collected: Collected | undefined;
+}
+
+export function blankMemory(attempt: number): Memory {
+  return {
+    attempt,
+    inFlight: undefined,
+    resolved: undefined,
+    problem: undefined,
+    agentAnswered: false,
+    operation: undefined,
+    launches: 0,
+    collected: undefined,
+  };
+}
+
+/** The runner that we launched, as its operation shows it. `lost`: nobody knows of the operation any more. */
+export type RunnerView = 'none' | 'running' | 'lost' | EndedOperation;
+
+/** Everything that a plan is made from, beside the job itself. */
+export interface Observed {
+  controllerId: string;
+  /** undefined: the job was not admitted yet. */
+  host: HostView | undefined;
+  /** Instance of the current attempt. */
+  instance: InstanceView | undefined;
+  runner: RunnerView;
+  /** Instances of the job beside the current attempt's. */
+  strays: readonly { host: string; instance: InstanceView }[];
+  /** Hosts out of sight on which the job may have left an instance. */
+  unseen: readonly string[];
+  /** undefined: not asked. */
+  admission: Admission | undefined;
+  memory: Memory;
+}
+
+/** How long things may take, in milliseconds. */
+export interface Patience {
+  /** A host may be out of reach for this long before its attempts count as lost. */
+  hostGrace: number;
+  /** What the host allows the runner beyond the command's own limit. */
+  deadlineSlack: number;
+  /** First pause before a new attempt; it doubles with every further one. */
+  retryBase: number;
+  retryMax: number;
+}
+
+export const defaultPatience: Patience = {
+  hostGrace: 10 * 60_000,
+  deadlineSlack: 30_000,
+  retryBase: 5_000,
+  retryMax: 5 * 60_000,
+};

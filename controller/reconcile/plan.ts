@@ -1,0 +1,83 @@
+import { isTrue } from '../api/conditions.ts';
+import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import { instanceCleanupFinalizer } from '../api/meta.ts';
+import type { Command } from '../incus/commands.ts';
+import { planAttempt } from './attempt.ts';
+import { cleanUp } from './clean-up.ts';
+import type { Observed, Patience } from './observed.ts';
+import { planQueue } from './queue.ts';
+import { statusAfter } from './status.ts';
+import { calledOff, isFinished, type Step } from './step.ts';
+
+/** What to do about a job now. Data only: carrying it out and planning again gives a plan that does nothing. */
+export interface Plan {
+  /** The status that the job should show. */
+  status: CiJobStatus;
+  /** Whether our finalizer should be on the job. It must be before the first command that changes anything. */
+  finalizer: boolean;
+  /** Commands to send, in order, each to its host; a later one only if the earlier did its work. */
+  commands: readonly { host: string; command: Command }[];
+  /** The job should ask for a slot, and be planned again with the answer. */
+  needsSlot: boolean;
+  /** The job is over, cleaned up and past its ttl. */
+  expired: boolean;
+  /** Names of instances of earlier attempts that are still there. */
+  strays: readonly string[];
+  /** Look again at this time (milliseconds since the epoch), even if nothing happens. */
+  wakeAt: number | undefined;
+}
+
+/**
+ * Compares what a job wants with what there is. Pure: no I/O, no clock, no memory but what is passed in.
+ *
+ * @param job with the newest status we computed, stored or not.
+ * @param now milliseconds since the epoch.
+ */
+export function plan(job: CiJob, observed: Observed, now: number, patience: Patience): Plan {
+  const step = stepOf(job, observed, now, patience);
+  const status = statusAfter(job, step, observed, now);
+  const over = isFinished({ ...job, status });
+  const cleaning = cleanUp(job, status, observed, now);
+  const commands = [...(step.commands ?? []), ...cleaning.commands];
+  const removed = over && cleaning.clean;
+  const finalizer = job.metadata.finalizers?.includes(instanceCleanupFinalizer) ?? false;
+  const ttl = job.spec.ttlSecondsAfterFinished;
+  const expiresAt =
+    over &&
+    ttl !== undefined &&
+    status.completionTime !== undefined &&
+    job.metadata.deletionTimestamp === undefined
+      ? Date.parse(status.completionTime) + ttl * 1000
+      : undefined;
+  return {
+    status,
+    finalizer: removed ? false : finalizer || status.host !== undefined,
+    commands: observed.memory.inFlight === undefined ? commands : [],
+    needsSlot: step.needsSlot ?? false,
+    expired: removed && expiresAt !== undefined && now >= expiresAt,
+    strays: observed.strays.map(({ instance }) => instance.name),
+    wakeAt: earliest(step.wakeAt, cleaning.wakeAt, removed ? expiresAt : undefined),
+  };
+}
+
+function stepOf(job: CiJob, observed: Observed, now: number, patience: Patience): Step {
+  if (isFinished(job)) return {};
+  if (isTrue(job.status?.conditions, 'Admitted')) return planAttempt(job, observed, now, patience);
+  const reason = calledOff(job);
+  if (reason) {
+    return {
+      verdict: {
+        passed: false,
+        class: 'Cancelled',
+        reason,
+        message: 'the job was called off before it began',
+      },
+    };
+  }
+  return planQueue(job, observed, now, patience);
+}
+
+function earliest(...times: (number | undefined)[]): number | undefined {
+  const known = times.filter((time) => time !== undefined);
+  return known.length === 0 ? undefined : Math.min(...known);
+}

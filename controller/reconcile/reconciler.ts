@@ -1,0 +1,360 @@
+import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import { instanceCleanupFinalizer } from '../api/meta.ts';
+import { bytesOf } from '../api/text.ts';
+import type { Clock } from '../clock.ts';
+import type { Command } from '../incus/commands.ts';
+import type { CommandOutcome } from '../incus/outcome.ts';
+import { instanceName, keyOf } from './names.ts';
+import {
+  blankMemory,
+  type Admission,
+  type Memory,
+  type Observed,
+  type Patience,
+  type RunnerView,
+} from './observed.ts';
+import { plan, type Plan } from './plan.ts';
+import type { HostsPort, JobStore, Observer, SlotRequest } from './ports.ts';
+import { worthWriting } from './worth-writing.ts';
+
+export interface ReconcilerOptions {
+  store: JobStore;
+  hosts: HostsPort;
+  clock: Clock;
+  controllerId: string;
+  patience: Patience;
+  observer: Observer;
+  /** Labels of a namespace, for the hosts' allowedNamespaces. */
+  namespaceLabels: (namespace: string) => Readonly<Record<string, string>>;
+  /** Has a job looked at again, because a command has come back. */
+  wake: (key: string) => void;
+}
+
+/** What is remembered of one job between two looks. */
+interface Cell {
+  uid: string;
+  memory: Memory;
+  /** The newest status computed, whether or not it was worth writing. */
+  draft: CiJobStatus | undefined;
+  /** The stored status that the draft goes out from, as JSON. When another one is stored, the draft is void. */
+  base: string;
+  /** When the job's host was found to be missing. */
+  hostMissingSince: number | undefined;
+  /** Instances for which a slot is held. */
+  slots: Set<string>;
+}
+
+/** One round settles most jobs; a plan that never settles is a mistake that must not spin. */
+const maxRounds = 8;
+
+/**
+ * Carries plans out: the thin shell around {@link plan}. Never waits for Incus: commands run on their own, and their
+ * end wakes the job. May be called for different jobs at once, never for the same one.
+ */
+export class Reconciler {
+  readonly #options: ReconcilerOptions;
+  readonly #cells = new Map<string, Cell>();
+  readonly #keysByInstance = new Map<string, string>();
+
+  constructor(options: ReconcilerOptions) {
+    this.#options = options;
+  }
+
+  /** Looks at one job and does what is to be done now. Returns when to look again, in milliseconds since the epoch. */
+  async reconcile(key: string): Promise<number | undefined> {
+    let job = this.#options.store.get(key);
+    if (!job) {
+      this.#forget(key);
+      return undefined;
+    }
+    const cell = this.#cellOf(key, job);
+    const stored = JSON.stringify(job.status ?? {});
+    if (stored !== cell.base) {
+      cell.draft = undefined;
+      cell.base = stored;
+    }
+    let planned: Plan | undefined;
+    for (let round = 0; round < maxRounds; round += 1) {
+      const before = cell.draft ?? job.status;
+      planned = this.#plan(key, job, cell);
+      const { status } = planned;
+      const changed = JSON.stringify(before) !== JSON.stringify(status);
+      job = await this.#write(job, cell, planned, before, changed);
+      cell.draft = status;
+      this.#releaseEarlier(cell, planned);
+      if (planned.commands.length > 0) {
+        void this.#issue(key, job, cell, planned.commands);
+        break;
+      }
+      if (!changed) break;
+    }
+    if (!planned) return undefined;
+    const ours = job.metadata.finalizers?.includes(instanceCleanupFinalizer) ?? false;
+    if (!planned.finalizer) {
+      this.#forget(key);
+      if (ours) await this.#options.store.removeFinalizer(job);
+      if (planned.expired) await this.#options.store.delete(job);
+    }
+    return planned.wakeAt;
+  }
+
+  /** The job that an instance was made for, as far as this process knows. */
+  keyOfInstance(instance: string): string | undefined {
+    return this.#keysByInstance.get(instance);
+  }
+
+  /** Jobs that are on a host, or left something there. */
+  *keysOn(host: string): Generator<string> {
+    for (const [key, cell] of this.#cells) {
+      const status = cell.draft ?? this.#options.store.get(key)?.status;
+      if (status?.host === host || status?.attempts?.some((attempt) => attempt.host === host)) yield key;
+    }
+  }
+
+  /** Takes up the slot that a job's status says it holds. Do this for every job before the first is admitted. */
+  adopt(key: string, job: CiJob): void {
+    const { status } = job;
+    if (status?.host === undefined || status.instance === undefined) return;
+    if (!job.metadata.finalizers?.includes(instanceCleanupFinalizer)) return;
+    this.#hold(key, this.#cellOf(key, job), status.instance.name, status.host, job);
+  }
+
+  #plan(key: string, job: CiJob, cell: Cell): Plan {
+    const { clock, hosts, patience } = this.#options;
+    const current = cell.draft ? { ...job, status: cell.draft } : job;
+    const attempt = current.status?.attempt ?? 1;
+    if (cell.memory.attempt !== attempt && cell.memory.inFlight === undefined)
+      cell.memory = blankMemory(attempt);
+    const now = clock.now();
+    const first = plan(current, this.#observe(current, cell, undefined), now, patience);
+    if (!first.needsSlot) return first;
+    const request = this.#slotRequest(key, current);
+    const admission = hosts.admit(request, instanceName(job.metadata.uid, attempt));
+    return plan(current, this.#observe(current, cell, admission), now, patience);
+  }
+
+  #observe(job: CiJob, cell: Cell, admission: Admission | undefined): Observed {
+    const { hosts, controllerId, clock } = this.#options;
+    const { status } = job;
+    const { memory } = cell;
+    const hostName = status?.host;
+    const host = hostName === undefined ? undefined : hosts.get(hostName);
+    cell.hostMissingSince =
+      hostName === undefined || host ? undefined : (cell.hostMissingSince ?? clock.now());
+    const up = host?.state.kind === 'up';
+    // What was lost with a connection that has been made anew says nothing of the new one.
+    if (up && memory.problem?.outcome.kind === 'unknown' && memory.problem.at < host.state.since) {
+      memory.problem = undefined;
+    }
+    const name = instanceName(job.metadata.uid, status?.attempt ?? 1);
+    const all = hosts.instancesOf(job.metadata.uid);
+    const earlier = (status?.attempts ?? []).flatMap((attempt) => attempt.host ?? []);
+    return {
+      controllerId,
+      host:
+        hostName === undefined
+          ? undefined
+          : host?.state.kind === 'up'
+            ? { kind: 'up', since: host.state.since, storagePool: host.spec.storagePool }
+            : host?.state.kind === 'down'
+              ? host.state
+              : {
+                  kind: 'down',
+                  since: cell.hostMissingSince ?? clock.now(),
+                  reason: 'HostNotFound',
+                  message: `there is no IncusHost ${hostName}`,
+                },
+      instance: up ? host.inventory.get(name) : undefined,
+      runner: up ? runnerOf(memory, host.inventory) : 'none',
+      strays: all.filter((one) => one.host !== hostName || one.instance.name !== name),
+      unseen: [...new Set(earlier)].filter((other) => hosts.get(other)?.state.kind !== 'up'),
+      admission,
+      memory,
+    };
+  }
+
+  /** Makes durable what must be before the plan's commands may be sent. */
+  async #write(
+    job: CiJob,
+    cell: Cell,
+    planned: Plan,
+    before: CiJobStatus | undefined,
+    changed: boolean,
+  ): Promise<CiJob> {
+    const { store, observer, clock, hosts } = this.#options;
+    const key = keyOf(job.metadata);
+    let written = job;
+    if (planned.finalizer && !(job.metadata.finalizers ?? []).includes(instanceCleanupFinalizer)) {
+      written = await store.addFinalizer(written);
+    }
+    const worth = worthWriting(written.status, planned.status, clock.now());
+    if (worth) {
+      written = await store.writeStatus(written, planned.status);
+      cell.base = JSON.stringify(written.status ?? {});
+    }
+    if (changed || worth) observer.status(written, before, planned.status, worth);
+    const { host, instance } = planned.status;
+    if (host !== undefined && instance && worth) {
+      this.#hold(key, cell, instance.name, host, written);
+      hosts.withdraw(key);
+    }
+    return written;
+  }
+
+  /** Sends commands one after the other, as long as each does its work, and wakes the job at the end. */
+  async #issue(
+    key: string,
+    job: CiJob,
+    cell: Cell,
+    commands: readonly { host: string; command: Command }[],
+  ): Promise<void> {
+    const { memory } = cell;
+    const { clock, observer, wake } = this.#options;
+    memory.inFlight = commands[0]?.command.verb;
+    for (const { host, command } of commands) {
+      memory.inFlight = command.verb;
+      const started = clock.now();
+      const outcome = await this.#perform(job, host, command);
+      remember(memory, command, outcome, clock.now());
+      observer.command(job, host, command, outcome, clock.now() - started);
+      if (outcome.kind === 'refused' || outcome.kind === 'failed' || outcome.kind === 'unknown') break;
+    }
+    memory.inFlight = undefined;
+    wake(key);
+  }
+
+  async #perform(job: CiJob, host: string, command: Command): Promise<CommandOutcome> {
+    const { hosts } = this.#options;
+    if (command.verb !== 'resolve' && command.verb !== 'launch') return hosts.perform(host, command);
+    let environment: Record<string, string>;
+    try {
+      environment = await this.#environment(job);
+    } catch (error) {
+      if (error instanceof MissingSecret)
+        return { kind: 'refused', reason: 'SecretNotFound', message: error.message };
+      return { kind: 'failed', message: `reading a Secret: ${(error as Error).message}` };
+    }
+    if (command.verb === 'resolve') return hosts.perform(host, command);
+    return hosts.perform(host, { ...command, environment: { ...environment, ...command.environment } });
+  }
+
+  /** The job's environment, Secrets included. It goes into the request and nowhere else. */
+  async #environment(job: CiJob): Promise<Record<string, string>> {
+    const namespace = job.metadata.namespace ?? 'default';
+    const values = await Promise.all(
+      job.spec.env.map(async ({ name, value, valueFrom }): Promise<[string, string]> => {
+        if (!valueFrom) return [name, value ?? ''];
+        const { name: secret, key } = valueFrom.secretKeyRef;
+        const found = await this.#options.store.secret(namespace, secret, key);
+        if (found === undefined) throw new MissingSecret(`env ${name}: Secret ${secret} has no key ${key}`);
+        return [name, found];
+      }),
+    );
+    return Object.fromEntries(values);
+  }
+
+  #slotRequest(key: string, job: CiJob): SlotRequest {
+    const { instance, hostSelector, priority } = job.spec;
+    return {
+      key,
+      namespaceLabels: this.#options.namespaceLabels(job.metadata.namespace ?? 'default'),
+      hostLabels: hostSelector?.matchLabels ?? {},
+      type: instance.type,
+      cpu: instance.cpu,
+      memoryBytes: bytesOf(instance.memory),
+      priority,
+      createdAt: Date.parse(job.metadata.creationTimestamp),
+    };
+  }
+
+  #cellOf(key: string, job: CiJob): Cell {
+    const known = this.#cells.get(key);
+    if (known?.uid === job.metadata.uid) return known;
+    this.#forget(key);
+    const cell: Cell = {
+      uid: job.metadata.uid,
+      memory: blankMemory(job.status?.attempt ?? 1),
+      draft: undefined,
+      base: JSON.stringify(job.status ?? {}),
+      hostMissingSince: undefined,
+      slots: new Set(),
+    };
+    this.#cells.set(key, cell);
+    return cell;
+  }
+
+  #hold(key: string, cell: Cell, instance: string, host: string, job: CiJob): void {
+    cell.slots.add(instance);
+    this.#keysByInstance.set(instance, key);
+    const { cpu, memory } = job.spec.instance;
+    this.#options.hosts.occupy(instance, { host, cpu, memoryBytes: bytesOf(memory) });
+  }
+
+  /** Gives back the slots of earlier attempts whose instances are gone. */
+  #releaseEarlier(cell: Cell, { status, strays }: Plan): void {
+    for (const instance of cell.slots) {
+      if (instance === status.instance?.name || strays.includes(instance)) continue;
+      cell.slots.delete(instance);
+      this.#keysByInstance.delete(instance);
+      this.#options.hosts.release(instance);
+    }
+  }
+
+  #releaseSlots(key: string, cell: Cell): void {
+    this.#options.hosts.withdraw(key);
+    for (const instance of cell.slots) {
+      this.#keysByInstance.delete(instance);
+      this.#options.hosts.release(instance);
+    }
+    cell.slots.clear();
+  }
+
+  #forget(key: string): void {
+    const cell = this.#cells.get(key);
+    this.#options.hosts.withdraw(key);
+    if (!cell) return;
+    this.#releaseSlots(key, cell);
+    this.#cells.delete(key);
+  }
+}
+
+class MissingSecret extends Error {}
+
+function runnerOf(
+  memory: Memory,
+  inventory: { isRunning(id: string): boolean; ended(id: string): RunnerView | undefined },
+): RunnerView {
+  const { operation } = memory;
+  if (operation === undefined) return 'none';
+  return inventory.ended(operation) ?? (inventory.isRunning(operation) ? 'running' : 'lost');
+}
+
+/** Notes what a command brought. */
+function remember(memory: Memory, command: Command, outcome: CommandOutcome, now: number): void {
+  switch (outcome.kind) {
+    case 'refused':
+    case 'failed':
+    case 'unknown': {
+      const count = memory.problem?.verb === command.verb ? memory.problem.count + 1 : 1;
+      memory.problem = { verb: command.verb, outcome, count, at: now };
+      return;
+    }
+    case 'resolved':
+      memory.resolved = { fingerprint: outcome.fingerprint, sources: outcome.sources };
+      break;
+    case 'launched':
+      memory.operation = outcome.operation;
+      memory.launches += 1;
+      memory.collected = undefined;
+      break;
+    case 'probed':
+      memory.agentAnswered ||= outcome.ready;
+      break;
+    case 'collected':
+      memory.collected = outcome.collected;
+      break;
+    case 'done':
+      break;
+  }
+  memory.problem = undefined;
+}

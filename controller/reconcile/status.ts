@@ -1,0 +1,199 @@
+import {
+  dropConditions,
+  findCondition,
+  setCondition,
+  type Condition,
+  type ConditionClaim,
+} from '../api/conditions.ts';
+import {
+  ciJobConditions,
+  type CiJob,
+  type CiJobCondition,
+  type CiJobStatus,
+  type Phase,
+} from '../api/cijob.ts';
+import { instanceName } from './names.ts';
+import type { Observed } from './observed.ts';
+import { calledOff, isFinished, no, yes, type Step } from './step.ts';
+import type { Verdict } from './verdict.ts';
+
+/** The status after a step: the one place where a job's status is made. */
+export function statusAfter(job: CiJob, step: Step, observed: Observed, now: number): CiJobStatus {
+  const time = new Date(now).toISOString();
+  const before: CiJobStatus = job.status ?? {};
+  const { generation } = job.metadata;
+  if (isFinished(job)) return { ...before, observedGeneration: generation };
+  const draft = new Draft(before, generation, time);
+  for (const [type, claim] of Object.entries(step.conditions ?? {})) {
+    draft.condition(type as CiJobCondition, claim);
+  }
+  if (step.imageFingerprint !== undefined && draft.status.instance) {
+    draft.set({ instance: { ...draft.status.instance, imageFingerprint: step.imageFingerprint } });
+  }
+  if (step.admittedTo !== undefined) admit(draft, job, step.admittedTo, time);
+  if (step.phase) draft.phase(step.phase);
+  if (step.verdict) conclude(draft, job, step.verdict, observed, time);
+  else goOn(draft, step);
+  return draft.status;
+}
+
+function admit(draft: Draft, job: CiJob, host: string, time: string): void {
+  const attempt = draft.status.attempt ?? 1;
+  draft.set({
+    host,
+    attempt,
+    instance: { name: instanceName(job.metadata.uid, attempt) },
+    startTime: draft.status.startTime ?? time,
+  });
+  draft.condition('Admitted', yes('SlotGranted', `host ${host} has a slot for the job`));
+}
+
+/** Still under way: Ready, Reconciling and Stalled as kstatus reads them. */
+function goOn(draft: Draft, { blocked }: Step): void {
+  const phase = draft.status.phase ?? 'Pending';
+  if (!draft.status.phase) draft.phase(phase);
+  if (blocked) {
+    draft.condition('Ready', { status: 'Unknown', ...blocked });
+    draft.condition('Reconciling', yes(blocked.reason, blocked.message));
+    return;
+  }
+  const message = findCondition(draft.status.conditions, 'Admitted')?.message ?? 'the job has not finished';
+  draft.condition('Ready', no(phase, phase === 'Pending' ? message : 'the job has not finished'));
+  draft.condition('Reconciling', yes(phase, 'the job has not finished'));
+}
+
+function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed, time: string): void {
+  const ended = endOfRun(draft.status, time);
+  const { log } = verdict;
+  if (ended) draft.condition('RunnerExited', yes('RunnerEnded', 'the runner has ended'));
+  if (log) draft.condition('Collected', yes('LogRead', `the log has ${log.bytes} bytes`));
+  if (draft.status.host !== undefined && observed.host?.kind === 'up' && !observed.instance) {
+    draft.condition('InstanceDeleted', yes('InstanceGone', 'the instance is gone'));
+  }
+  const attempts = draft.status.attempts ?? [];
+  if (!verdict.passed && verdict.class === 'Infrastructure' && !calledOff(job)) {
+    if (attempts.length < job.spec.infraRetryLimit) {
+      startOver(draft, verdict, time);
+      return;
+    }
+  }
+  draft.set({
+    completionTime: time,
+    ...(verdict.exitCode === undefined ? {} : { exitCode: verdict.exitCode }),
+    ...(log ? { log: { bytes: log.bytes, truncated: log.truncated } } : {}),
+    ...(ended ? { duration: ended } : {}),
+  });
+  draft.drop('Reconciling');
+  if (verdict.passed) {
+    draft.phase('Succeeded');
+    draft.condition('Complete', yes('Succeeded', 'the command exited with code 0'));
+    draft.condition('Ready', yes('Succeeded', 'the command exited with code 0'));
+    return;
+  }
+  const { reason } = verdict;
+  const message = verdict.message.slice(0, 4096);
+  const excerpt = log?.excerpt;
+  draft.set({
+    failure: { class: verdict.class, reason, message, ...(excerpt ? { excerpt } : {}) },
+  });
+  draft.phase(verdict.class === 'Cancelled' ? 'Cancelled' : 'Failed');
+  draft.condition('Failed', yes(verdict.class === 'Cancelled' ? 'Cancelled' : reason, message));
+  draft.condition('Ready', no(reason, message));
+  draft.condition('Stalled', yes(reason, message));
+}
+
+/** Infrastructure failed the attempt: note it, and begin the next as if the job had just come. */
+function startOver(draft: Draft, verdict: Extract<Verdict, { passed: false }>, time: string): void {
+  const { attempt = 1, host, instance, attempts = [] } = draft.status;
+  const ended = {
+    attempt,
+    ...(host === undefined ? {} : { host }),
+    ...(instance ? { instance: instance.name } : {}),
+    reason: verdict.reason,
+    message: verdict.message.slice(0, 1024),
+    finishedAt: time,
+  };
+  draft.set({ attempts: [...attempts, ended].slice(-11), attempt: attempt + 1, timings: [] });
+  draft.unset('host', 'instance', 'phase');
+  draft.drop(
+    'DevicesConfigured',
+    'Started',
+    'AgentReady',
+    'RunnerStarted',
+    'RunnerExited',
+    'Collected',
+    'InstanceDeleted',
+  );
+  draft.phase('Pending');
+  const message = `attempt ${attempt} was lost to the infrastructure: ${ended.message}`;
+  draft.condition('Admitted', no('Retrying', message));
+  draft.condition('Ready', no('Retrying', message));
+  draft.condition('Reconciling', yes('Retrying', message));
+}
+
+/** How long the command ran, for people; undefined if it did not. */
+function endOfRun({ timings = [] }: CiJobStatus, time: string): string | undefined {
+  const run = timings.find((timing) => timing.phase === 'Running');
+  if (!run) return undefined;
+  return duration(Date.parse(run.finishedAt ?? time) - Date.parse(run.startedAt));
+}
+
+/** `850ms`, `1.2s`, `1m32s`, `2h05m`. */
+export function duration(milliseconds: number): string {
+  const seconds = milliseconds / 1000;
+  if (seconds < 1) return `${Math.max(0, Math.round(milliseconds))}ms`;
+  if (seconds < 60) return `${seconds.toFixed(1)}s`;
+  const pad = (value: number) => String(Math.floor(value)).padStart(2, '0');
+  if (seconds < 3600) return `${Math.floor(seconds / 60)}m${pad(seconds % 60)}s`;
+  return `${Math.floor(seconds / 3600)}h${pad((seconds % 3600) / 60)}m`;
+}
+
+/** A status in the making. */
+class Draft {
+  status: CiJobStatus;
+  readonly #generation: number;
+  readonly #time: string;
+
+  constructor(before: CiJobStatus, generation: number, time: string) {
+    this.status = { ...before, observedGeneration: generation };
+    this.#generation = generation;
+    this.#time = time;
+  }
+
+  set(fields: Partial<CiJobStatus>): void {
+    this.status = { ...this.status, ...fields };
+  }
+
+  unset(...fields: (keyof CiJobStatus)[]): void {
+    this.status = Object.fromEntries(
+      Object.entries(this.status).filter(([field]) => !fields.includes(field as keyof CiJobStatus)),
+    );
+  }
+
+  condition(type: CiJobCondition, claim: ConditionClaim): void {
+    const conditions: Condition[] = setCondition(
+      this.status.conditions ?? [],
+      ciJobConditions,
+      type,
+      claim,
+      this.#generation,
+      this.#time,
+    );
+    this.set({ conditions });
+  }
+
+  drop(...types: CiJobCondition[]): void {
+    this.set({ conditions: dropConditions(this.status.conditions ?? [], ...types) });
+  }
+
+  /** Enters a phase: ends the timing of the one before and begins its own. */
+  phase(phase: Phase): void {
+    if (this.status.phase === phase) return;
+    const time = this.#time;
+    const timings = (this.status.timings ?? []).map((timing) =>
+      timing.finishedAt === undefined ? { ...timing, finishedAt: time } : timing,
+    );
+    const over = phase === 'Succeeded' || phase === 'Failed' || phase === 'Cancelled';
+    this.set({ phase, timings: over ? timings : [...timings, { phase, startedAt: time }].slice(-64) });
+  }
+}

@@ -1,0 +1,38 @@
+import { isTrue } from '../api/conditions.ts';
+import type { CiJob, CiJobCondition, Phase } from '../api/cijob.ts';
+import type { ConditionClaim } from '../api/conditions.ts';
+import type { Command } from '../incus/commands.ts';
+import type { Verdict } from './verdict.ts';
+
+/** What one part of the plan has to say. Whatever it leaves out stays as it is. */
+export interface Step {
+  phase?: Phase;
+  /** The job takes its slot on this host. */
+  admittedTo?: string;
+  needsSlot?: boolean;
+  imageFingerprint?: string;
+  conditions?: Partial<Record<CiJobCondition, ConditionClaim>>;
+  /** Set while the job waits for something that is not in its own hands: a host out of sight. */
+  blocked?: { reason: string; message: string };
+  verdict?: Verdict;
+  commands?: readonly { host: string; command: Command }[];
+  wakeAt?: number | undefined;
+}
+
+export function isFinished(job: Pick<CiJob, 'status'>): boolean {
+  return isTrue(job.status?.conditions, 'Complete') || isTrue(job.status?.conditions, 'Failed');
+}
+
+/** Why a job should not go on: somebody deleted or cancelled it. */
+export function calledOff(job: CiJob): 'Deleted' | 'Cancelled' | undefined {
+  if (job.metadata.deletionTimestamp !== undefined) return 'Deleted';
+  return job.spec.cancel ? 'Cancelled' : undefined;
+}
+
+export function yes(reason: string, message: string): ConditionClaim {
+  return { status: 'True', reason, message };
+}
+
+export function no(reason: string, message: string): ConditionClaim {
+  return { status: 'False', reason, message };
+}
