@@ -13,8 +13,8 @@ export interface SeenRequest {
   body: unknown;
 }
 
-/** Returns true when it has taken the answer over. */
-export type Fault = (request: SeenRequest, response: ServerResponse) => boolean;
+/** Returns true when it has taken the answer over, and `lose` to have the request done but its answer lost. */
+export type Fault = (request: SeenRequest, response: ServerResponse) => boolean | 'lose';
 
 /**
  * A Kubernetes API server in this process, over real TCP, which stores objects, serves paged lists and watches with
@@ -95,8 +95,14 @@ export class FakeApiServer {
       body: text === '' ? undefined : JSON.parse(text),
     };
     this.requests.push(seen);
-    if (this.fault(seen, response)) return;
+    const fault = this.fault(seen, response);
+    if (fault === true) return;
     try {
+      if (fault === 'lose') {
+        this.#answer(seen);
+        response.destroy();
+        return;
+      }
       if (seen.watch) this.#watch(seen, response);
       else answer(response, seen.method === 'POST' ? 201 : 200, this.#answer(seen));
     } catch (error) {
