@@ -2,6 +2,7 @@
 export type HostEntry =
   | { kind: 'directory' }
   | { kind: 'file'; size: number }
+  | { kind: 'socket' }
   /** `target` may be relative to the link's own directory. */
   | { kind: 'symlink'; target: string };
 
@@ -27,6 +28,10 @@ export class HostFiles {
     return this.#put(path, { kind: 'file', size });
   }
 
+  socket(path: string): string {
+    return this.#put(path, { kind: 'socket' });
+  }
+
   symlink(path: string, target: string): string {
     return this.#put(path, { kind: 'symlink', target });
   }
@@ -49,7 +54,7 @@ export class HostFiles {
       else {
         const entry = this.#entries.get(join([...at, word]));
         if (!entry) return 'ENOENT';
-        if (entry.kind === 'file' && rest.length > 0) return 'ENOTDIR';
+        if (entry.kind !== 'directory' && entry.kind !== 'symlink' && rest.length > 0) return 'ENOTDIR';
         if (entry.kind !== 'symlink') at = [...at, word];
         else {
           links += 1;
