@@ -1,4 +1,4 @@
-import type { AddressInfo } from 'node:net';
+import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import ssh2, { type AuthContext, type Connection, type ServerChannel, type Session } from 'ssh2';
 import type { IncusSim } from './incus-sim/sim.ts';
@@ -101,7 +101,7 @@ export class SshSim {
     this.accepted += 1;
     this.#clients.add(client);
     // As OpenSSH does; with Nagle's algorithm each small exchange takes 40 ms.
-    client.setNoDelay(true);
+    socketOf(client).setNoDelay(true);
     client.on('close', () => this.#clients.delete(client));
     client.on('error', () => undefined);
     client.on('authentication', (context) => this.#authenticate(context));
@@ -218,6 +218,6 @@ function join(one: Duplex, other: Duplex): void {
 }
 
 /** The TCP socket below a connection, which ssh2 keeps to itself. */
-function socketOf(client: Connection): Duplex {
-  return (client as unknown as { _sock: Duplex })._sock;
+function socketOf(client: Connection): Socket {
+  return (client as unknown as { _sock: Socket })._sock;
 }
