@@ -7,6 +7,7 @@ import { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { SshError } from '../ssh/errors.ts';
 import { openLink, type Link, type ReadKey } from './link.ts';
+import type { LiveLogs } from './live-logs.ts';
 import { perform } from './perform.ts';
 import { Session } from './session.ts';
 
@@ -40,6 +41,7 @@ export interface HostOptions {
   readKey: ReadKey;
   clock: Clock;
   events: HostEvents;
+  logs?: LiveLogs | undefined;
 }
 
 const shortestBackoff = 500;
@@ -131,6 +133,7 @@ export class Host {
       project: this.#spec.project,
       allowedSources: this.#spec.allowedSources,
       controllerId: this.#options.controllerId,
+      logs: this.#options.logs,
     });
   }
 

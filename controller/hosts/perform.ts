@@ -4,6 +4,7 @@ import type { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import type { Instance } from '../incus/schemas.ts';
 import { SshError } from '../ssh/errors.ts';
+import type { LiveLogs } from './live-logs.ts';
 import type { Session } from './session.ts';
 import { resolveSource } from './sources.ts';
 
@@ -17,6 +18,8 @@ export interface Ground {
   allowedSources: readonly string[];
   /** Identity that an instance must carry to be stopped or deleted. */
   controllerId: string;
+  /** Where the logs of guests go while and after they are written. */
+  logs: LiveLogs | undefined;
 }
 
 /** A result is some hundred bytes; one larger than this is none. */
@@ -35,6 +38,7 @@ export async function perform(command: Command, ground: Ground): Promise<Command
       case 'launch': {
         const operation = await ground.session.client.start(requestOf(command, ground.project));
         ground.inventory.operation(operation);
+        ground.logs?.follow(ground.session.client, ground.project, command.instance);
         return { kind: 'launched', operation: operation.id };
       }
       case 'probe':
@@ -111,17 +115,18 @@ async function create(
   }
 }
 
-async function collect(instance: string, { session }: Ground): Promise<CommandOutcome> {
+async function collect(instance: string, { session, logs }: Ground): Promise<CommandOutcome> {
   const [result, log] = await Promise.all([
     session.client.readFile(instance, resultPath, { first: maxResultBytes }),
     session.client.readFile(instance, logPath, { last: logTailBytes }),
+    logs?.finish(session.client, instance),
   ]);
   return { kind: 'collected', collected: { result, log } };
 }
 
 async function remove(
   command: Extract<Command, { verb: 'stop' | 'delete' }>,
-  { session, inventory, project, controllerId }: Ground,
+  { session, inventory, project, controllerId, logs }: Ground,
 ): Promise<CommandOutcome> {
   const name = command.instance;
   let current: Instance;
@@ -147,6 +152,7 @@ async function remove(
     inventory.put(name, current);
     return { kind: 'done' };
   }
+  if (command.verb === 'delete') logs?.forget(name);
   const operation = await session.client.start(requestOf(command, project));
   const ended = await session.operationEnd(operation);
   // Stopped or gone meanwhile is what we wanted: what is there now decides, not why the operation failed.

@@ -6,6 +6,7 @@ import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { byRank, fit, type Demand, type Fit, type Offer } from './admission.ts';
 import { Host, type HostEvents, type HostState } from './host.ts';
+import type { LiveLogs } from './live-logs.ts';
 import type { ReadKey } from './link.ts';
 
 /** An instance of this installation, and the host that has it. */
@@ -25,6 +26,7 @@ export interface PoolOptions {
   readKey: ReadKey;
   clock: Clock;
   events: HostEvents;
+  logs?: LiveLogs;
   /** Called with the key of a job that waited and now has a slot. */
   onAdmitted: (key: string) => void;
 }
@@ -48,6 +50,11 @@ export class HostPool {
     this.#options = options;
   }
 
+  /** Identity of this installation, which its instances carry. */
+  get controllerId(): string {
+    return this.#options.controllerId;
+  }
+
   /** Adds a host, or takes up its changed spec. */
   async put(resource: IncusHost): Promise<void> {
     const { name } = resource.metadata;
@@ -55,8 +62,8 @@ export class HostPool {
     if (known?.host.update(resource.spec)) {
       known.resource = resource;
     } else {
-      const { controllerId, readKey, clock, events } = this.#options;
-      const host = new Host({ name, spec: resource.spec, controllerId, readKey, clock, events });
+      const { controllerId, readKey, clock, events, logs } = this.#options;
+      const host = new Host({ name, spec: resource.spec, controllerId, readKey, clock, events, logs });
       this.#hosts.set(name, { host, resource });
       await known?.host.close();
     }

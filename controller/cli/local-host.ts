@@ -1,0 +1,39 @@
+import { hostname } from 'node:os';
+
+import { defaultSocketPath, IncusHostSpec, type IncusHost } from '../api/incushost.ts';
+import { apiVersion } from '../api/meta.ts';
+
+/** The host that `cijob run` uses when no other is given: Incus on this machine, where its own user may mount anything. */
+export function localHost(): IncusHost {
+  const directory = process.env['INCUS_DIR'];
+  const socketPath = directory === undefined ? defaultSocketPath : `${directory}/unix.socket`;
+  return hostResource(
+    'local',
+    IncusHostSpec.parse({
+      connection: { local: { socketPath } },
+      capacity: { instances: 4 },
+      allowedSources: ['/'],
+      allowedNamespaces: { all: true },
+    }),
+  );
+}
+
+/** An IncusHost as the API server would store it. */
+export function hostResource(
+  name: string,
+  spec: IncusHostSpec,
+  labels: Record<string, string> = {},
+): IncusHost {
+  return {
+    apiVersion,
+    kind: 'IncusHost',
+    metadata: {
+      name,
+      uid: `${hostname()}-${name}`,
+      generation: 1,
+      creationTimestamp: new Date().toISOString(),
+      labels,
+    },
+    spec,
+  };
+}

@@ -1,0 +1,68 @@
+#!/usr/bin/env node
+import { Command, Option } from 'commander';
+import { ManifestError } from './api/manifest.ts';
+import { UsageError } from './cli/input.ts';
+import { run, type RunOptions } from './cli/run.ts';
+import { exitCodes } from './standalone/progress.ts';
+import { programVersion } from './version.ts';
+
+const program = new Command('cijob')
+  .description('Runs CI jobs in throw-away Incus instances, each exactly once.')
+  .version(programVersion)
+  .showHelpAfterError('(cijob --help tells how it is used)')
+  .exitOverride();
+
+const list = (value: string, before: string[] = []) => [...before, value];
+
+program
+  .command('run')
+  .description('run CiJob manifests on an Incus host and wait for them; no cluster is needed')
+  .requiredOption(
+    '-f, --file <file>',
+    'manifest with CiJobs, YAML or JSON; "-" is standard input; may be given again',
+    list,
+  )
+  .option('--host <file>', 'manifest with IncusHosts; the default is the Incus of this machine', list, [])
+  .option('-i, --identity <file>', 'private key for hosts that are reached through SSH')
+  .addOption(
+    new Option('-o, --output <format>', 'text: the log; json: the finished CiJobs')
+      .choices(['text', 'json'])
+      .default('text'),
+  )
+  .option('-q, --quiet', 'show no phases')
+  .option('-v, --verbose', 'show each Incus command')
+  .addHelpText(
+    'after',
+    `
+The log goes to standard output, phases and their times to standard error.
+Ctrl-C cancels the jobs and cleans up. Exit codes:
+  the command's own    the command ran
+  ${exitCodes.usage}                   the manifest is invalid
+  ${exitCodes.infrastructure}                   infrastructure failed: host, guest or runner
+  ${exitCodes.config}                   the job and the host do not fit: image, mounts, instance type
+  ${exitCodes.cancelled}                  cancelled
+
+Example:
+  cijob run -f docs/examples/container.yaml`,
+  )
+  .action(async (options: RunOptions) => {
+    process.exitCode = await run(options);
+  });
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  process.exitCode = report(error);
+}
+
+/** Says what is wrong, without a stack trace, and returns the exit code. */
+function report(error: unknown): number {
+  if (error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number') {
+    // Commander has said it already.
+    return error.exitCode === 0 ? 0 : exitCodes.usage;
+  }
+  process.stderr.write(`cijob: ${error instanceof Error ? error.message : String(error)}\n`);
+  return error instanceof ManifestError || error instanceof UsageError
+    ? exitCodes.usage
+    : exitCodes.infrastructure;
+}

@@ -1,0 +1,70 @@
+import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import { keyOf } from '../reconcile/names.ts';
+import { duration } from '../reconcile/status.ts';
+
+/** Exit codes of `cijob run` that are not the job's own: sysexits.h, and the shell's for a signal. */
+export const exitCodes = { usage: 64, infrastructure: 70, config: 78, cancelled: 130 } as const;
+
+/** One line for a phase that a job has just entered; undefined when there is nothing new to tell. */
+export function phaseLine(
+  job: CiJob,
+  before: CiJobStatus | undefined,
+  after: CiJobStatus,
+): string | undefined {
+  const admitted = (status: CiJobStatus | undefined) =>
+    status?.conditions?.find((condition) => condition.type === 'Admitted');
+  const phase = after.phase ?? 'Pending';
+  const waits = phase === 'Pending' && admitted(before)?.message !== admitted(after)?.message;
+  if (before?.phase === phase && !waits) return undefined;
+  return `${keyOf(job.metadata)}  ${phase.padEnd(12)} ${detail(after)}`.trimEnd();
+}
+
+function detail(status: CiJobStatus): string {
+  switch (status.phase) {
+    case 'Provisioning':
+      return `instance ${status.instance?.name ?? ''} on ${status.host ?? ''}`;
+    case 'Succeeded':
+      return `exit code ${status.exitCode ?? 0}; ${times(status)}`;
+    case 'Failed':
+    case 'Cancelled': {
+      const { failure, exitCode } = status;
+      const code = exitCode === undefined ? '' : `, exit code ${exitCode}`;
+      return `${failure?.class ?? ''}: ${failure?.reason ?? ''}${code}: ${failure?.message ?? ''}; ${times(status)}`;
+    }
+    case 'Pending':
+      return status.conditions?.find((condition) => condition.type === 'Admitted')?.message ?? '';
+    case 'Booting':
+    case 'Running':
+    case 'Collecting':
+    case undefined:
+      return '';
+  }
+}
+
+/** What each phase took: `Provisioning 210ms, Running 1.2s`. */
+export function times({ timings = [] }: CiJobStatus): string {
+  return timings
+    .filter((timing) => timing.finishedAt !== undefined)
+    .map(({ phase, startedAt, finishedAt }) => {
+      return `${phase} ${duration(Date.parse(finishedAt ?? startedAt) - Date.parse(startedAt))}`;
+    })
+    .join(', ');
+}
+
+/** Exit code for a finished job. */
+export function exitCodeOf({ exitCode, failure }: CiJobStatus): number {
+  switch (failure?.class) {
+    case undefined:
+      return exitCode ?? 0;
+    case 'Test':
+      return exitCode ?? 1;
+    case 'Timeout':
+      return exitCode ?? 124;
+    case 'Infrastructure':
+      return exitCodes.infrastructure;
+    case 'Config':
+      return exitCodes.config;
+    case 'Cancelled':
+      return exitCodes.cancelled;
+  }
+}
