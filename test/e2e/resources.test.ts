@@ -1,0 +1,214 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ManifestError, parseManifests } from '../../controller/api/manifest.ts';
+import { ControlPlane } from '../support/control-plane.ts';
+import { badManifests, goodHost, goodJob } from '../unit/api/bad-manifests.ts';
+import { manifests } from '../unit/api/random-manifests.ts';
+import { ApiRequests } from './support/api-requests.ts';
+
+const repository = join(import.meta.dirname, '../..');
+const examples = join(repository, 'docs/examples');
+const jobs = '/apis/ci.pikaci.dev/v1alpha1/namespaces/default/cijobs';
+
+let plane: ControlPlane;
+let api: ApiRequests;
+
+beforeAll(async () => {
+  plane = await ControlPlane.start();
+  api = new ApiRequests(plane.adminKubeconfig);
+  await plane.kubectlOk(['apply', '-f', join(repository, 'crds')]);
+  await plane.kubectlOk(['wait', '--for=condition=Established', 'crd', '--all', '--timeout=60s']);
+});
+afterAll(async () => {
+  api[Symbol.dispose]();
+  await plane.stop();
+});
+
+const patch = (name: string, spec: object, subresource = '') =>
+  api.send('PATCH', `${jobs}/${name}${subresource}`, spec, 'application/merge-patch+json');
+
+describe('the CustomResourceDefinitions', () => {
+  test('have no complaints of the API server against them', async () => {
+    const conditions = await plane.kubectlOk([
+      ...['get', 'crd', '-o'],
+      'jsonpath={range .items[*].status.conditions[*]}{.type}={.status}{"\\n"}{end}',
+    ]);
+    expect(conditions).not.toContain('NonStructuralSchema=True');
+    expect(conditions.match(/Established=True/g)).toHaveLength(2);
+  });
+
+  test.each(readdirSync(examples))('accept the example %s, strictly', async (file) => {
+    await plane.kubectlOk(['apply', '--validate=strict', '--dry-run=server', '-f', join(examples, file)]);
+  });
+
+  test.each(badManifests)('refuse $name, naming $field', async ({ object, field }) => {
+    const answer = await api.dryRunCreate(object);
+    expect(answer.status, answer.message).toBeGreaterThanOrEqual(400);
+    expect(answer.status, answer.message).toBeLessThan(500);
+    expect(answer.message).toContain(field);
+  });
+
+  test('fill in the defaults that we fill in', async () => {
+    for (const object of [goodJob({}, {}), goodHost()]) {
+      const printed = await plane.kubectlOk(['create', '--dry-run=server', '-o', 'json', '-f', '-'], {
+        input: JSON.stringify(object),
+      });
+      const [ours] = parseManifests(JSON.stringify(object), 'job.json');
+      expect(ours && 'spec' in ours && ours.spec).toEqual((JSON.parse(printed) as { spec: unknown }).spec);
+    }
+  });
+
+  test('give the verdict that our own reading gives, on anything', async () => {
+    const verdicts = { accepted: 0, refused: 0 };
+    await fc.assert(
+      fc.asyncProperty(manifests, async (manifest) => {
+        const answer = await api.dryRunCreate(manifest);
+        const fault = faultOf(manifest);
+        const accepted = answer.status === 201;
+        verdicts[accepted ? 'accepted' : 'refused'] += 1;
+        expect(accepted, `API server: ${answer.message}\nwe: ${fault ?? 'accepted'}`).toBe(
+          fault === undefined,
+        );
+      }),
+      { numRuns: 600 },
+    );
+    // A law that is only ever tried on one kind of input says little.
+    expect(verdicts.accepted).toBeGreaterThan(60);
+    expect(verdicts.refused).toBeGreaterThan(60);
+  });
+});
+
+function faultOf(manifest: object): string | undefined {
+  try {
+    parseManifests(JSON.stringify(manifest), 'job.json');
+    return undefined;
+  } catch (error) {
+    if (error instanceof ManifestError) return error.message;
+    throw error;
+  }
+}
+
+describe('a CiJob once created', () => {
+  const full = {
+    ...{
+      hostSelector: { matchLabels: { a: 'b' } },
+      queueTimeoutSeconds: 60,
+      env: [{ name: 'A', value: 'a' }],
+    },
+    mounts: [{ name: 'snapshot', source: '/a' }],
+  };
+  beforeAll(async () => {
+    const metadata = { name: 'created' };
+    const object = { ...goodJob(full, { rootDisk: '20GiB', profiles: ['a', 'b'] }), metadata };
+    expect(await api.send('POST', jobs, object)).toMatchObject({ status: 201 });
+    const bare = { ...goodJob(), metadata: { name: 'bare' } };
+    expect(await api.send('POST', jobs, bare)).toMatchObject({ status: 201 });
+  });
+
+  test.each([
+    ['created', 'command', { command: 'false' }],
+    ['created', 'runAsRoot', { runAsRoot: true }],
+    ['created', 'timeoutSeconds', { timeoutSeconds: 1 }],
+    ['created', 'env', { env: [{ name: 'A', value: 'b' }] }],
+    ['created', 'env', { env: [] }],
+    ['created', 'instance', { instance: { image: 'other' } }],
+    ['created', 'instance', { instance: { cpu: 9 } }],
+    ['created', 'instance', { instance: { rootDisk: null } }],
+    ['created', 'instance', { instance: { profiles: ['b', 'a'] } }],
+    ['created', 'mounts', { mounts: [] }],
+    ['created', 'mounts', { mounts: [{ name: 'snapshot', source: '/etc' }] }],
+    ['created', 'hostSelector', { hostSelector: { matchLabels: { a: 'c' } } }],
+    ['created', 'hostSelector', { hostSelector: null }],
+    ['bare', 'hostSelector', { hostSelector: { matchLabels: {} } }],
+    ['created', 'priority', { priority: 7 }],
+    ['created', 'bootTimeoutSeconds', { bootTimeoutSeconds: 7 }],
+    ['created', 'queueTimeoutSeconds', { queueTimeoutSeconds: 7 }],
+    ['created', 'queueTimeoutSeconds', { queueTimeoutSeconds: null }],
+    ['bare', 'queueTimeoutSeconds', { queueTimeoutSeconds: 7 }],
+    ['created', 'infraRetryLimit', { infraRetryLimit: 7 }],
+    ['created', 'holdOnFailureSeconds', { holdOnFailureSeconds: 7 }],
+  ])('%s keeps its %s', async (name, field, change) => {
+    const answer = await patch(name, { spec: change });
+    expect(answer.status, answer.message).toBe(422);
+    expect(answer.message).toContain(field);
+    expect(answer.message).toContain('is immutable');
+  });
+
+  test('can be suspended, resumed and given another time to live', async () => {
+    for (const spec of [
+      { suspend: true },
+      { suspend: false },
+      { ttlSecondsAfterFinished: 5 },
+      { ttlSecondsAfterFinished: null },
+    ]) {
+      expect(await patch('created', { spec })).toMatchObject({ status: 200 });
+    }
+  });
+
+  test('can be cancelled, but not uncancelled', async () => {
+    expect(await patch('bare', { spec: { cancel: true } })).toMatchObject({ status: 200 });
+    for (const cancel of [false, null]) {
+      const answer = await patch('bare', { spec: { cancel } });
+      expect(answer.status).toBe(422);
+      expect(answer.message).toMatch(/spec\.cancel.*cannot be taken back/);
+    }
+  });
+
+  test('takes its status only through the subresource', async () => {
+    const status = { phase: 'Running', exitCode: 3, duration: '1m32s', host: 'build-1' };
+    const phase = () => plane.kubectlOk(['get', 'cijob', 'created', '-o', 'jsonpath={.status.phase}']);
+    expect(await patch('created', { status })).toMatchObject({ status: 200 });
+    expect(await phase()).toBe('');
+    expect(await patch('created', { status }, '/status')).toMatchObject({ status: 200 });
+    expect(await phase()).toBe('Running');
+    const bad = await patch('created', { status: { phase: 'Sleeping' } }, '/status');
+    expect(bad.status).toBe(422);
+    expect(bad.message).toContain('status.phase');
+  });
+
+  test('shows what is known of it in columns', async () => {
+    const conditions = [
+      {
+        ...{ type: 'Ready', status: 'False', lastTransitionTime: '2026-01-01T00:00:00Z' },
+        ...{ reason: 'CommandFailed', message: 'exit code 3' },
+      },
+    ];
+    const instance = { name: 'cijob-0123456789ab', imageFingerprint: 'ab'.repeat(32) };
+    const failure = { class: 'Test', reason: 'CommandFailed', message: 'exit code 3' };
+    const status = { phase: 'Failed', host: 'build-1', exitCode: 3, duration: '1m32s', attempt: 1 };
+    const all = { ...status, conditions, instance, failure };
+    expect(await patch('created', { status: all }, '/status')).toMatchObject({ status: 200 });
+
+    const columns = async (...flags: string[]) =>
+      (await plane.kubectlOk(['get', 'cij', 'created', ...flags]))
+        .trim()
+        .split('\n')
+        .map((line) => line.split(/\s{2,}/));
+    const [header, row] = await columns();
+    expect(header).toEqual(['NAME', 'PHASE', 'REASON', 'HOST', 'EXIT', 'RAN', 'AGE']);
+    expect(row).toEqual([
+      ...['created', 'Failed', 'CommandFailed', 'build-1', '3', '1m32s'],
+      expect.stringMatching(/^\d+m?s?/) as string,
+    ]);
+    const [wideHeader, wideRow] = await columns('-o', 'wide');
+    expect(wideHeader?.slice(7)).toEqual(['INSTANCE', 'IMAGE', 'ATTEMPT', 'CLASS', 'MESSAGE']);
+    expect(wideRow?.slice(7)).toEqual(['cijob-0123456789ab', 'pikaci/dev', '1', 'Test', 'exit code 3']);
+    const selected = ['get', 'ci', '--field-selector', 'status.phase=Failed', '-o', 'name', '-A'];
+    expect(await plane.kubectlOk(['get', 'cijobs', ...selected.slice(2)])).toBe(
+      'cijob.ci.pikaci.dev/created\n',
+    );
+  });
+});
+
+describe('kubectl explain', () => {
+  test('teaches what a spec is made of', async () => {
+    const explained = await plane.kubectlOk(['explain', 'cijob.spec']);
+    for (const words of ['bash --noprofile --norc -lc', 'TERM, then KILL', '-required-']) {
+      expect(explained.replaceAll(/\s+/g, ' ')).toContain(words);
+    }
+    expect(await plane.kubectlOk(['explain', 'cijob'])).toContain('one command, run once');
+    expect(await plane.kubectlOk(['explain', 'ih.spec.connection.ssh'])).toContain('ssh-keyscan');
+  });
+});
