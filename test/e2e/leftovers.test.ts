@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { runOk } from '../support/command.ts';
@@ -9,7 +9,7 @@ import { mountsUnder } from '../support/left-under.ts';
 import { SshUser } from '../support/ssh-user.ts';
 import { IncusServer } from '../support/incus-server.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
-import { clearLeftovers, findLeftovers } from './support/leftovers.ts';
+import { clearLeftovers, findLeftovers, projectPrefix } from './support/leftovers.ts';
 
 test('what a run leaves behind is found, and is cleared away', async () => {
   const runDir = await makeTempDir('e2e');
@@ -23,6 +23,9 @@ test('what a run leaves behind is found, and is cleared away', async () => {
   await mkdir(join(runDir, 'user'));
   const user = await SshUser.create(join(runDir, 'user'), { incus: new IncusServer('/nowhere') });
 
+  const group = join('/sys/fs/cgroup', await aHierarchy(), `lxc.payload.${projectPrefix(runDir)}1_guest`);
+  await mkdir(group);
+
   expect(await findLeftovers(runDir)).toEqual([
     `process ${daemon.pid ?? 0}: sleep 300`,
     `mount ${mountPoint}`,
@@ -30,6 +33,7 @@ test('what a run leaves behind is found, and is cleared away', async () => {
     `directory ${join(runDir, 'user')}`,
     `user ${user.name}`,
     `sudo rule /etc/sudoers.d/${user.name}`,
+    `control group ${group}`,
   ]);
 
   await clearLeftovers(runDir);
@@ -37,5 +41,12 @@ test('what a run leaves behind is found, and is cleared away', async () => {
   expect(await mountsUnder(runDir)).toEqual([]);
   expect(existsSync(runDir)).toBe(false);
   expect(existsSync(`/etc/sudoers.d/${user.name}`)).toBe(false);
+  expect(existsSync(group)).toBe(false);
   await expect(runOk('id', [user.name])).rejects.toThrow('no such user');
 });
+
+/** The directory of one hierarchy of control groups: none where there is only the one of version 2. */
+async function aHierarchy(): Promise<string> {
+  const names = await readdir('/sys/fs/cgroup');
+  return names.includes('pids') ? 'pids' : '.';
+}

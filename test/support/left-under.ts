@@ -46,8 +46,8 @@ async function containerGroups(pids: readonly number[]): Promise<string[]> {
   return hierarchies.flatMap((fields) => [...paths].map((path) => join(fields[4] ?? '', path)));
 }
 
-/** Removes a control group and those inside it, as far as they are empty of processes. */
-async function removeGroup(group: string): Promise<void> {
+/** Removes a control group (its path in the file system) and those inside it, as far as they are empty of processes. */
+export async function removeGroup(group: string): Promise<void> {
   const entries = await readdir(group, { withFileTypes: true }).catch(() => []);
   for (const entry of entries) if (entry.isDirectory()) await removeGroup(join(group, entry.name));
   await rmdir(group).catch(() => undefined);

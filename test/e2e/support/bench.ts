@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { inject } from 'vitest';
 import { ControlPlane } from '../../support/control-plane.ts';
@@ -8,6 +9,7 @@ import { Incusd } from '../../support/incusd.ts';
 import { clearAway } from '../../support/left-under.ts';
 import { Sshd, type SshdSettings } from '../../support/sshd.ts';
 import { makeTempDir } from '../../support/temp-dir.ts';
+import { projectPrefix } from './leftovers.ts';
 import { importGuestImages } from './shared-incus.ts';
 
 export interface BenchOptions {
@@ -97,7 +99,7 @@ async function startHost(
   if (incusd) await importGuestImages(incusd);
   const incus = incusd ?? new IncusServer(inject('incusDir'));
   await mkdir(sources, { mode: 0o755 });
-  const project = `e2e-${randomBytes(3).toString('hex')}`;
+  const project = `${projectPrefix(tmpdir())}${randomBytes(3).toString('hex')}`;
   await incus.createRestrictedProject(project, [sources]);
   // A server of the bench's own goes as a whole, and may be down by then.
   if (!incusd) stack.defer(() => incus.deleteProject(project));
