@@ -1,6 +1,6 @@
 import { afterEach, describe, test } from 'vitest';
 import { speakTo } from '../support/incus-endpoint.ts';
-import { type Endpoint, scenarios } from '../support/incus-scenarios.ts';
+import { type Endpoint, killScenario, scenarios } from '../support/incus-scenarios.ts';
 import { IncusSim } from '../support/incus-sim/sim.ts';
 
 const sims: IncusSim[] = [];
@@ -15,8 +15,7 @@ function simulated(options?: ConstructorParameters<typeof IncusSim>[0]): IncusSi
 }
 
 /** A simulated Incus as the scenarios want it. */
-function endpoint(): Endpoint {
-  const sim = simulated();
+function endpoint(sim = simulated()): Endpoint {
   sim.host.directory('/etc');
   return {
     ...speakTo(() => sim.connect()),
@@ -33,4 +32,13 @@ function endpoint(): Endpoint {
 
 describe('the simulated Incus does what the real one was seen to do', () => {
   for (const scenario of scenarios) test(scenario.name, () => scenario.run(endpoint()));
+  test(killScenario.name, async () => {
+    // Slow enough to be killed half-way through.
+    const sim = simulated({ timings: { create: 100 } });
+    const kill = () => {
+      sim.kill();
+      return Promise.resolve();
+    };
+    await killScenario.run(endpoint(sim), { kill, restart: () => sim.restart() });
+  });
 });

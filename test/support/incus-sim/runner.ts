@@ -17,7 +17,7 @@ interface Result {
 /** Exit code of a command stopped for its time, as timeout(1) has it. */
 const timedOutCode = 124;
 /** Exit code of a runner that could not begin or go on. */
-const bootstrapCode = 125;
+const bootstrapCode = 2;
 
 /** What the runner asks of the machine it runs in. */
 export interface Machine {
@@ -41,6 +41,7 @@ export class Runner {
   readonly #machine: Machine;
   #begun = false;
   #alive = false;
+  #halted = false;
   #code: number | undefined;
   #fronts = new Set<(code: number) => void>();
   #timers: (() => void)[] = [];
@@ -62,8 +63,9 @@ export class Runner {
     if (this.#code !== undefined) this.#exit(this.#code);
     else if (!this.#begun) this.#begin(launch);
     else if (!this.#alive) {
-      // The guest came up again after the command had begun: it is not run a second time.
-      this.#finish(bootstrapCode, {}, 'the guest restarted while the command was running');
+      // Its supervisor is gone, and the command is not run a second time.
+      const what = this.#halted ? 'the guest was restarted' : 'the runner was killed';
+      this.#finish(bootstrapCode, {}, `${what} before the command ended`);
     }
     return () => this.#fronts.delete(onExit);
   }
@@ -73,6 +75,7 @@ export class Runner {
     this.#fronts.clear();
     this.#clearTimers();
     this.#alive = false;
+    this.#halted = true;
   }
 
   #begin(launch: Launch): void {
@@ -131,7 +134,7 @@ export class Runner {
       exit_code: code,
       started_at: this.#startedAt,
       finished_at: this.#now(),
-      message: bootstrapError ?? (timedOut ? 'timed out' : code === 0 ? 'passed' : `exit code ${code}`),
+      message: bootstrapError ? `the command was not started: ${bootstrapError}` : ended(code, timedOut),
       timed_out: timedOut,
       ...(bootstrapError === undefined ? {} : { bootstrap_error: bootstrapError }),
     };
@@ -160,4 +163,9 @@ export class Runner {
   #now(): string {
     return new Date(this.#machine.clock.now()).toISOString();
   }
+}
+
+function ended(code: number, timedOut: boolean): string {
+  if (timedOut) return 'test command timed out';
+  return code === 0 ? 'test passed' : `test command exited with ${code}`;
 }
