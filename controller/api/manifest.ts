@@ -203,16 +203,19 @@ function manifestOf(parsed: z.infer<AnyManifest>): Manifest {
 }
 
 /**
- * Does as the API server: a null where there is a default means the default, and a null in `metadata` nothing
- * (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#defaulting-and-nullable).
+ * Does as the API server, which takes a null for a field that is left out. Nulls in lists, and those of fields that do
+ * not exist, stay and are refused.
  */
 function dropNulls(value: unknown, schema: StructuralSchema | undefined): unknown {
   if (!schema || typeof value !== 'object' || value === null) return value;
   if (Array.isArray(value)) return value.map((element) => dropNulls(element, schema.items));
   return Object.fromEntries(
     Object.entries(value)
-      .map(([key, field]) => [key, field as unknown, schema.properties?.[key]] as const)
-      .filter(([, field, at]) => field !== null || (at?.default === undefined && schema !== metaSchema))
+      .map(
+        ([key, field]) =>
+          [key, field as unknown, schema.properties?.[key] ?? schema.additionalProperties] as const,
+      )
+      .filter(([, field, at]) => field !== null || at === undefined)
       .map(([key, field, at]) => [key, dropNulls(field, at)]),
   );
 }

@@ -7,15 +7,12 @@ import { apiVersion } from '../api/meta.ts';
 export function localHost(): IncusHost {
   const directory = process.env['INCUS_DIR'];
   const socketPath = directory === undefined ? defaultSocketPath : `${directory}/unix.socket`;
-  return hostResource(
-    'local',
-    IncusHostSpec.parse({
-      connection: { local: { socketPath } },
-      capacity: { instances: 4 },
-      allowedSources: ['/'],
-      allowedNamespaces: { all: true },
-    }),
-  );
+  const spec = IncusHostSpec.parse({
+    connection: { local: { socketPath } },
+    capacity: { instances: 4 },
+    allowedNamespaces: { all: true },
+  });
+  return hostResource('local', { ...spec, allowedSources: ['/'] });
 }
 
 /** An IncusHost as the API server would store it. */

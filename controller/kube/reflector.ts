@@ -1,13 +1,13 @@
 import { setMaxListeners } from 'node:events';
 import type { IncomingMessage } from 'node:http';
-import * as z from 'zod';
 import { sleep, type Clock } from '../clock.ts';
-import { ApiError, errorFromStatus } from './api-error.ts';
+import { ApiError } from './api-error.ts';
 import { Backoff, type BackoffLimits } from './backoff.ts';
 import type { KubeClient, ListQuery } from './client.ts';
 import { linesOf } from './lines.ts';
 import { ObjectStore, type OnChange, type Stored } from './object-store.ts';
-import { keyOf, type Resource } from './resource.ts';
+import type { Resource } from './resource.ts';
+import { identityOf, readWatchEvent, type Identity } from './watch-event.ts';
 
 export interface ReflectorOptions<T extends Stored> {
   client: KubeClient;
@@ -40,7 +40,7 @@ export interface ReflectorLimits {
 }
 
 const defaultLimits: ReflectorLimits = {
-  backoff: { baseMs: 400, maxMs: 30_000 },
+  backoff: { baseMs: 400, maxMs: 10_000 },
   healthyAfterMs: 10_000,
   silenceMs: 75_000,
   watchMs: 300_000,
@@ -51,22 +51,6 @@ const defaultLimits: ReflectorLimits = {
 
 /** After so many failed watches in a row, the version we watch from may be the reason: list anew. */
 const failuresBeforeRelist = 3;
-
-const WatchEvent = z.object({
-  type: z.enum(['ADDED', 'MODIFIED', 'DELETED', 'BOOKMARK', 'ERROR']),
-  object: z.unknown(),
-});
-
-/** All that is needed to know which object it is, where the rest of it cannot be read. */
-const Identity = z.object({
-  metadata: z.object({
-    name: z.string(),
-    namespace: z.string().optional(),
-    uid: z.string(),
-    resourceVersion: z.string(),
-  }),
-});
-const Bookmark = z.object({ metadata: z.object({ resourceVersion: z.string() }) });
 
 /**
  * Keeps a local copy of a collection: lists it, then watches it from there, again and again, until stopped. In the
@@ -144,7 +128,7 @@ export class Reflector<T extends Stored> {
         await this.#watch(from);
       } catch (error) {
         if (this.#stopped()) return;
-        onError(error);
+        onError(error instanceof ApiError ? error : this.#brokenOff(error));
         if (error instanceof ApiError) {
           retryAfterMs = (error.retryAfterSeconds ?? 0) * 1000;
           if (error.status === 410) this.#version = undefined;
@@ -157,6 +141,11 @@ export class Reflector<T extends Stored> {
       if (relist || this.#backoff.failures >= failuresBeforeRelist) this.#version = undefined;
       await sleep(clock, wait, this.#stop.signal).catch(() => undefined);
     }
+  }
+
+  #brokenOff(cause: unknown): Error {
+    const message = cause instanceof Error ? cause.message : 'unknown error';
+    return new Error(`watch ${this.#options.resource.plural}: ${message.slice(0, 300)}`, { cause });
   }
 
   /** Brings the store to the state of a full list, and returns the version of that. */
@@ -223,40 +212,33 @@ export class Reflector<T extends Stored> {
   }
 
   #handle(line: string): void {
-    const { type, object } = WatchEvent.parse(JSON.parse(line));
-    switch (type) {
-      case 'ERROR':
-        throw errorFromStatus(`watch ${this.#options.resource.plural}`, object, 500);
-      case 'BOOKMARK':
-        this.#version = Bookmark.parse(object).metadata.resourceVersion;
-        return;
-      case 'DELETED': {
-        const { metadata } = Identity.parse(object);
-        this.#unreadable.delete(keyOf(metadata));
-        this.#store.remove(keyOf(metadata));
-        this.#version = metadata.resourceVersion;
-        return;
-      }
-      case 'ADDED':
-      case 'MODIFIED':
-        this.#version = this.#take(object).version;
+    const event = readWatchEvent(line, `watch ${this.#options.resource.plural}`);
+    if (event.type === 'BOOKMARK') {
+      this.#version = event.resourceVersion;
+    } else if (event.type === 'DELETED') {
+      const { key, resourceVersion } = identityOf(event.object);
+      this.#unreadable.delete(key);
+      this.#store.remove(key);
+      this.#version = resourceVersion;
+    } else {
+      this.#version = this.#take(event.object).resourceVersion;
     }
   }
 
   /** Stores an object that is there. One we cannot read keeps its place: what we knew of it still stands. */
-  #take(object: unknown): { key: string; version: string } {
-    const { metadata } = Identity.parse(object);
-    const key = keyOf(metadata);
+  #take(object: unknown): Identity {
+    const identity = identityOf(object);
+    const { key, uid } = identity;
     const read = this.#options.resource.schema.safeParse(object);
     if (read.success) {
       this.#unreadable.delete(key);
       this.#store.put(read.data);
     } else {
-      this.#unreadable.set(key, metadata.uid);
-      if (this.#store.get(key)?.metadata.uid !== metadata.uid) this.#store.remove(key);
+      this.#unreadable.set(key, uid);
+      if (this.#store.get(key)?.metadata.uid !== uid) this.#store.remove(key);
       const message = read.error.issues.map(({ path, code }) => `${path.join('.')}: ${code}`).join('; ');
       this.#options.onError(new ApiError(key, { status: 200, reason: 'InvalidResponse', message }));
     }
-    return { key, version: metadata.resourceVersion };
+    return identity;
   }
 }

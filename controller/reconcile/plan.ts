@@ -15,11 +15,13 @@ export interface Plan {
   status: CiJobStatus;
   /** Whether our finalizer should be on the job. It must be before the first command that changes anything. */
   finalizer: boolean;
+  /** The job is over and nothing of it is left on any host. */
+  done: boolean;
   /** Commands to send, in order, each to its host; a later one only if the earlier did its work. */
   commands: readonly { host: string; command: Command }[];
   /** The job should ask for a slot, and be planned again with the answer. */
   needsSlot: boolean;
-  /** The job is over, cleaned up and past its ttl. */
+  /** The job is done, and past its ttl. */
   expired: boolean;
   /** Names of instances of earlier attempts that are still there. */
   strays: readonly string[];
@@ -39,7 +41,7 @@ export function plan(job: CiJob, observed: Observed, now: number, patience: Pati
   const over = isFinished({ ...job, status });
   const cleaning = cleanUp(job, status, observed, now);
   const commands = [...(step.commands ?? []), ...cleaning.commands];
-  const removed = over && cleaning.clean;
+  const done = over && cleaning.clean;
   const finalizer = job.metadata.finalizers?.includes(instanceCleanupFinalizer) ?? false;
   const ttl = job.spec.ttlSecondsAfterFinished;
   const expiresAt =
@@ -51,12 +53,13 @@ export function plan(job: CiJob, observed: Observed, now: number, patience: Pati
       : undefined;
   return {
     status,
-    finalizer: removed ? false : finalizer || status.host !== undefined,
+    finalizer: !done && (finalizer || status.host !== undefined),
+    done,
     commands: observed.memory.inFlight === undefined ? commands : [],
     needsSlot: step.needsSlot ?? false,
-    expired: removed && expiresAt !== undefined && now >= expiresAt,
+    expired: done && expiresAt !== undefined && now >= expiresAt,
     strays: observed.strays.map(({ instance }) => instance.name),
-    wakeAt: earliest(step.wakeAt, cleaning.wakeAt, removed ? expiresAt : undefined),
+    wakeAt: earliest(step.wakeAt, cleaning.wakeAt, done ? expiresAt : undefined),
   };
 }
 

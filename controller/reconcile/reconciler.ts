@@ -90,7 +90,7 @@ export class Reconciler {
     }
     if (!planned) return undefined;
     const ours = job.metadata.finalizers?.includes(instanceCleanupFinalizer) ?? false;
-    if (!planned.finalizer) {
+    if (planned.done) {
       this.#forget(key);
       if (ours) await this.#options.store.removeFinalizer(job);
       if (planned.expired) await this.#options.store.delete(job);
