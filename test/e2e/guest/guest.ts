@@ -1,0 +1,166 @@
+import { randomBytes } from 'node:crypto';
+import { request } from 'node:http';
+import { json } from 'node:stream/consumers';
+import { z } from 'zod';
+import type { CommandResult } from '../../support/command.ts';
+import type { GuestKind } from '../../support/guest-image.ts';
+import type { IncusServer } from '../../support/incus-server.ts';
+import { guestAliases } from '../support/shared-incus.ts';
+
+/** What a controller asks of the runner. */
+export interface Request {
+  command?: string;
+  timeoutSeconds?: number | string;
+  asRoot?: boolean | string;
+  /** The job's environment, and the runner's own further variables. */
+  environment?: Record<string, string>;
+}
+
+/** result.json, to the letter of docs/guest-contract.md: a member too many fails. */
+export const Result = z.strictObject({
+  schema_version: z.literal(1),
+  status: z.enum(['passed', 'failed']),
+  exit_code: z.int().min(0).max(255),
+  started_at: z.iso.datetime(),
+  finished_at: z.iso.datetime(),
+  message: z.string().min(1),
+  timed_out: z.boolean(),
+  bootstrap_error: z.string().min(1).optional(),
+});
+export type Result = z.infer<typeof Result>;
+
+const Operation = z.object({
+  id: z.string(),
+  metadata: z.object({ return: z.int().optional() }).nullable(),
+});
+
+const Answer = z.object({ metadata: z.unknown(), error: z.string().optional() });
+
+/** How a run ended, as a controller gets to know it. */
+export interface Ended {
+  /** The exec's own return code. */
+  code: number | undefined;
+  result: Result;
+  log: string;
+}
+
+export const allKinds: readonly GuestKind[] = ['busybox', 'systemd'];
+const runner = '/run/current-system/sw/bin/pikaci-incus-run';
+
+/** A container made from one of the test images, and the runner in it, spoken to as a controller does. */
+export class Guest implements AsyncDisposable {
+  readonly incus: IncusServer;
+  readonly project: string;
+  readonly name: string;
+
+  private constructor(incus: IncusServer, project: string, name: string) {
+    this.incus = incus;
+    this.project = project;
+    this.name = name;
+  }
+
+  /** @param mounts guest path -> host directory, mounted read-only. */
+  static async launch(
+    { incus, project }: { incus: IncusServer; project: string },
+    kind: GuestKind,
+    mounts: Readonly<Record<string, string>> = {},
+  ): Promise<Guest> {
+    const guest = new Guest(incus, project, `g-${kind}-${randomBytes(3).toString('hex')}`);
+    const devices = Object.entries(mounts).map(([path, source], index) => [
+      `pikaci-${index}`,
+      { type: 'disk', source, path, readonly: 'true' },
+    ]);
+    const source = { type: 'image', alias: guestAliases[kind] };
+    const body = { name: guest.name, source, start: true, devices: Object.fromEntries(devices) as object };
+    await guest.#settled(await guest.#ask('POST', '/1.0/instances', body));
+    return guest;
+  }
+
+  /** Runs a bash script in the guest, as root, beside the runner. */
+  shell(script: string): Promise<CommandResult> {
+    const bash = '/run/current-system/sw/bin/bash';
+    return this.incus.incus(['exec', this.name, '--project', this.project, '-T', '--', bash, '-c', script]);
+  }
+
+  /** As `shell`, but an exit code other than 0 is an error. Returns what the script printed. */
+  async shellOk(script: string): Promise<string> {
+    const { code, stdout, stderr } = await this.shell(script);
+    if (code !== 0) throw new Error(`exit code ${code ?? 'none'}: ${script}\n${stdout}${stderr}`);
+    return stdout;
+  }
+
+  /** Sends the launch as a controller does, and returns the operation that waits for its end. */
+  async start(job: Request): Promise<string> {
+    const { command, timeoutSeconds = 60, asRoot = false, environment = {} } = job;
+    const flag = typeof asRoot === 'string' ? asRoot : asRoot ? '1' : '0';
+    const argv = ['env'];
+    if (command !== undefined) argv.push(`PIKACI_INCUS_GUEST_COMMAND=${command}`);
+    argv.push(`PIKACI_INCUS_TIMEOUT_SECS=${timeoutSeconds}`, `PIKACI_INCUS_RUN_AS_ROOT=${flag}`, runner);
+    const how = { 'record-output': true, 'wait-for-websocket': false, interactive: false };
+    const path = `/1.0/instances/${this.name}/exec`;
+    return Operation.parse(await this.#ask('POST', path, { command: argv, environment, ...how })).id;
+  }
+
+  /** The return code of a launch that has ended. */
+  async ended(operation: string): Promise<number | undefined> {
+    return Operation.parse(await this.#ask('GET', `/1.0/operations/${operation}/wait`)).metadata?.return;
+  }
+
+  async run(job: Request): Promise<Ended> {
+    const code = await this.ended(await this.start(job));
+    return { code, result: await this.result(), log: await this.log() };
+  }
+
+  async result(): Promise<Result> {
+    return Result.parse(JSON.parse(await this.file('/artifacts/result.json')));
+  }
+
+  async log(): Promise<string> {
+    return this.file('/artifacts/guest.log');
+  }
+
+  /** A file as Incus's files API hands it out. */
+  async file(path: string): Promise<string> {
+    const args = ['file', 'pull', `${this.name}${path}`, '-', '--project', this.project];
+    return this.incus.incusOk(args);
+  }
+
+  /** Makes the guest as good as new for the runner: what a test may do to save a launch, and nobody else. */
+  async reset(): Promise<void> {
+    await this.shellOk(
+      'rm -rf /var/lib/pikaci-incus-run /run/pikaci-incus-run /artifacts/* /artifacts/.[!.]*',
+    );
+  }
+
+  /** Restarts the guest without asking it. */
+  async restart(): Promise<void> {
+    await this.incus.incusOk(['restart', '--force', this.name, '--project', this.project]);
+  }
+
+  async delete(): Promise<void> {
+    await this.incus.incusOk(['delete', '--force', this.name, '--project', this.project]);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.delete();
+  }
+
+  async #settled(operation: unknown): Promise<void> {
+    await this.#ask('GET', `/1.0/operations/${Operation.parse(operation).id}/wait`);
+  }
+
+  /** One request to Incus. Its own client cannot send a command of 100 KB: it takes the body as an argument. */
+  async #ask(method: string, path: string, body?: object): Promise<unknown> {
+    const answer = await new Promise<unknown>((resolve, reject) => {
+      const sent = request(
+        { socketPath: this.incus.socketPath, method, path: `${path}?project=${this.project}` },
+        (response) => void json(response).then(resolve, reject),
+      );
+      sent.once('error', reject).end(body && JSON.stringify(body));
+    });
+    const { metadata, error } = Answer.parse(answer);
+    // A command that ends with 126 or 127 fails its operation, and still has its code there.
+    if (error && !Operation.safeParse(metadata).data?.metadata) throw new Error(`${path}: ${error}`);
+    return metadata;
+  }
+}
