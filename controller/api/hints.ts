@@ -1,5 +1,5 @@
 import type * as z from 'zod';
-import type { Step, StructuralSchema } from './structural.ts';
+import { childSchema, type Step, type StructuralSchema } from './structural.ts';
 
 /*
  * Guesses at what was meant, to end a message with. Each returns text that starts with a space or punctuation,
@@ -8,7 +8,7 @@ import type { Step, StructuralSchema } from './structural.ts';
 
 /** For a field that does not exist: the sibling that is spelt alike, else a field of that name elsewhere. */
 export function didYouMean(key: string, parent: readonly Step[], schema: StructuralSchema): string {
-  const here = schemaAt(schema, parent);
+  const here = parent.reduce<StructuralSchema | undefined>(childSchema, schema);
   const siblings = Object.keys(here?.properties ?? {});
   const near = nearest(key, siblings);
   if (near !== undefined) return `; did you mean ${near}?`;
@@ -42,15 +42,6 @@ function sizeHint(found: string): string {
   if (digits === undefined || unit === undefined || /^k/i.test(unit) || /^0/.test(digits)) return '';
   const prefix = unit.charAt(0).toUpperCase();
   return `; did you mean ${digits}${prefix}${unit.length === 2 ? 'i' : ''}B?`;
-}
-
-/** The part of a schema that describes what `steps` lead to. */
-function schemaAt(schema: StructuralSchema, steps: readonly Step[]): StructuralSchema | undefined {
-  return steps.reduce<StructuralSchema | undefined>(
-    (at, step) =>
-      typeof step === 'number' ? at?.items : (at?.properties?.[step] ?? at?.additionalProperties),
-    schema,
-  );
 }
 
 function fieldsOf(schema: StructuralSchema, path: string): string[] {

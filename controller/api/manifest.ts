@@ -5,7 +5,7 @@ import { nearest } from './hints.ts';
 import { IncusHostSpec } from './incushost.ts';
 import { apiVersion } from './meta.ts';
 import { formatPath, problemsOf, type LocatedProblem, type Problem } from './problem.ts';
-import type { Step, StructuralSchema } from './structural.ts';
+import { childSchema, type Step, type StructuralSchema } from './structural.ts';
 import { annotations, dnsLabel, labels, objectName, secretKey } from './text.ts';
 import { readYaml, type YamlDocument } from './yaml.ts';
 
@@ -211,10 +211,7 @@ function dropNulls(value: unknown, schema: StructuralSchema | undefined): unknow
   if (Array.isArray(value)) return value.map((element) => dropNulls(element, schema.items));
   return Object.fromEntries(
     Object.entries(value)
-      .map(
-        ([key, field]) =>
-          [key, field as unknown, schema.properties?.[key] ?? schema.additionalProperties] as const,
-      )
+      .map(([key, field]) => [key, field as unknown, childSchema(schema, key)] as const)
       .filter(([, field, at]) => field !== null || at === undefined)
       .map(([key, field, at]) => [key, dropNulls(field, at)]),
   );

@@ -18,5 +18,6 @@ export const reservedGuestPaths: readonly string[] = [
 
 /** Where a mount appears in the guest: its own path, or the well-known one of its name. */
 export function guestPath(mount: { name: string; path?: string | undefined }): string | undefined {
-  return mount.path ?? wellKnownMountPaths[mount.name];
+  if (mount.path !== undefined) return mount.path;
+  return Object.hasOwn(wellKnownMountPaths, mount.name) ? wellKnownMountPaths[mount.name] : undefined;
 }

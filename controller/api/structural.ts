@@ -119,6 +119,13 @@ function requireBounds(node: Node, path: string): void {
   }
 }
 
+/** The part of a schema that describes what `step` leads to; nothing where there is no such field. */
+export function childSchema(schema: StructuralSchema | undefined, step: Step): StructuralSchema | undefined {
+  if (typeof step === 'number') return schema?.items;
+  const { properties = {}, additionalProperties } = schema ?? {};
+  return Object.hasOwn(properties, step) ? properties[step] : additionalProperties;
+}
+
 function isNode(value: unknown): value is Node {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }

@@ -34,6 +34,7 @@ export function readYaml(text: string): YamlDocument[] {
       lineCounter: lines,
       prettyErrors: false,
       uniqueKeys: true,
+      stringKeys: true,
       customTags: (tags) =>
         tags.filter(
           (tag) =>
@@ -65,9 +66,8 @@ function readDocument(document: Document.Parsed, lines: LineCounter): YamlDocume
     if (isCyclic(value, [])) return faulty('has an alias that leads back to itself');
     return { value, faults: [], lineOf: (steps) => lineOf(document, steps, lines) };
   } catch (error) {
-    // Thrown for aliases that go nowhere and for those that multiply.
-    if (error instanceof ReferenceError) return faulty(`is not valid YAML: ${error.message}`);
-    throw error;
+    // Aliases that go nowhere or multiply, merges of what is no map: found only when values are made of the nodes.
+    return faulty(`is not valid YAML: ${error instanceof Error ? error.message : String(error)}`);
   }
 }
 

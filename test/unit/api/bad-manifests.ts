@@ -72,6 +72,7 @@ export const badManifests: readonly BadManifest[] = [
   job('an unknown field of a mount', 'spec.mounts[0].readOnly', mount({ readOnly: false })),
   job('an unknown field of a variable', 'spec.env[0].val', variable({ value: 'a', val: 'b' })),
   { name: 'a job with an unknown field beside spec', field: 'sepc', object: { ...goodJob(), sepc: {} } },
+  job('null in an unknown field', 'spec.constructor', { constructor: null }),
   // Values out of bounds.
   job('an empty command', 'spec.command', { command: '' }),
   job('a command of 20 KB', 'spec.command', { command: 'x'.repeat(20_000) }),
