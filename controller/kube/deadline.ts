@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events';
 import type { Clock } from '../clock.ts';
 import { ApiError } from './api-error.ts';
 
@@ -13,7 +14,11 @@ export class Deadline {
   constructor(clock: Clock, request: { signal?: AbortSignal | undefined; timeoutMs?: number | undefined }) {
     request.signal?.throwIfAborted();
     this.#caller = request.signal;
-    this.#caller?.addEventListener('abort', this.#give);
+    if (this.#caller) {
+      // One listener a request, removed at its end; Node would take more than ten for a leak.
+      setMaxListeners(0, this.#caller);
+      this.#caller.addEventListener('abort', this.#give);
+    }
     this.#timeoutMs = request.timeoutMs ?? 30_000;
     this.#cancel = clock.after(this.#timeoutMs, () => {
       this.#timedOut = true;

@@ -1,4 +1,3 @@
-import { setMaxListeners } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import { sleep, type Clock } from '../clock.ts';
 import { ApiError } from './api-error.ts';
@@ -6,7 +5,7 @@ import { Backoff, type BackoffLimits } from './backoff.ts';
 import type { KubeClient, ListQuery } from './client.ts';
 import { linesOf } from './lines.ts';
 import { ObjectStore, type OnChange, type Stored } from './object-store.ts';
-import type { Resource } from './resource.ts';
+import { keyOf, type Resource } from './resource.ts';
 import { identityOf, readWatchEvent, type Identity } from './watch-event.ts';
 
 export interface ReflectorOptions<T extends Stored> {
@@ -77,8 +76,6 @@ export class Reflector<T extends Stored> {
     this.#random = options.random ?? Math.random;
     this.#store = new ObjectStore(options.onChange, options.onError);
     this.#backoff = new Backoff(this.#limits.backoff, this.#random);
-    // One listener a request; they are removed, but more than ten may be there at a time.
-    setMaxListeners(0, this.#stop.signal);
   }
 
   /** Resolves when the first list is in the store; never rejects. */
@@ -102,6 +99,15 @@ export class Reflector<T extends Stored> {
 
   list(): T[] {
     return [...this.#store.values()];
+  }
+
+  /**
+   * Shows what the API server answered to our own write before the watch brings it, so that the next look at the object
+   * does not see it as it was. What is not in the store, or is newer there, stays.
+   */
+  wrote(object: T): void {
+    if (this.#store.get(keyOf(object.metadata))?.metadata.uid !== object.metadata.uid) return;
+    this.#store.putUnlessOlder(object);
   }
 
   start(): void {
@@ -168,7 +174,7 @@ export class Reflector<T extends Stored> {
         const call = { signal: this.#stop.signal };
         const page = await client.list(resource, query, { limit, continue: token }, call);
         this.#contactAt = clock.now();
-        for (const item of page.items) keys.add(this.#take(item).key);
+        for (const item of page.items) keys.add(this.#take(item, (read) => this.#store.put(read)).key);
         if (page.continue === undefined) return { keys, version: page.resourceVersion };
         token = page.continue;
       } catch (error) {
@@ -221,18 +227,19 @@ export class Reflector<T extends Stored> {
       this.#store.remove(key);
       this.#version = resourceVersion;
     } else {
-      this.#version = this.#take(event.object).resourceVersion;
+      const put = (read: T) => this.#store.putUnlessOlder(read);
+      this.#version = this.#take(event.object, put).resourceVersion;
     }
   }
 
   /** Stores an object that is there. One we cannot read keeps its place: what we knew of it still stands. */
-  #take(object: unknown): Identity {
+  #take(object: unknown, put: (read: T) => void): Identity {
     const identity = identityOf(object);
     const { key, uid } = identity;
     const read = this.#options.resource.schema.safeParse(object);
     if (read.success) {
       this.#unreadable.delete(key);
-      this.#store.put(read.data);
+      put(read.data);
     } else {
       this.#unreadable.set(key, uid);
       if (this.#store.get(key)?.metadata.uid !== uid) this.#store.remove(key);
