@@ -202,6 +202,26 @@ describe('a CiJob once created', () => {
   });
 });
 
+test('an IncusHost shows its columns, and its own fields before it was ever reached', async () => {
+  await plane.kubectlOk(['apply', '-f', join(examples, 'incushost-ssh.yaml')]);
+  const [header, row] = (await plane.kubectlOk(['get', 'ih', '-o', 'wide'])).trim().split('\n');
+  expect(header?.split(/\s+/)).toEqual([
+    ...['NAME', 'READY', 'REASON', 'USED', 'SLOTS', 'INCUS', 'AGE', 'ADDRESS', 'PROJECT', 'TYPES', 'MESSAGE'],
+  ]);
+  expect(row).toMatch(/^build-1 .* 16 .* build-1\.example\.org +cijob/);
+});
+
+test('kubectl says which field of a file is unknown, and which is wrong', async () => {
+  const apply = (object: object) =>
+    plane.kubectl(['apply', '--validate=strict', '-f', '-'], { input: JSON.stringify(object) });
+  const unknown = await apply(goodJob({ timeout: 5 }));
+  expect(unknown.code).toBe(1);
+  expect(unknown.stderr).toContain('unknown field "spec.timeout"');
+  const wrong = await apply(goodJob({}, { memory: '4Gi' }));
+  expect(wrong.code).toBe(1);
+  expect(wrong.stderr).toContain('spec.instance.memory');
+});
+
 describe('kubectl explain', () => {
   test('teaches what a spec is made of', async () => {
     const explained = await plane.kubectlOk(['explain', 'cijob.spec']);
