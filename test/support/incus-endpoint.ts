@@ -1,7 +1,7 @@
 import { request as httpRequest } from 'node:http';
 import type { Duplex } from 'node:stream';
 import WebSocket from 'ws';
-import type { Answer, Endpoint, EventReader, SeenEvent } from './incus-scenarios.ts';
+import type { Answer, ByteStream, Endpoint, EventReader, SeenEvent } from './incus-scenarios.ts';
 
 /** How long a scenario waits for an event that should come, in milliseconds. */
 const patience = 10_000;
@@ -9,10 +9,11 @@ const patience = 10_000;
 let counter = 0;
 
 /** The parts of an {@link Endpoint} that need no more than a way to open a connection. */
-export function speakTo(connect: () => Duplex): Pick<Endpoint, 'request' | 'events' | 'unique'> {
+export function speakTo(connect: () => Duplex): Pick<Endpoint, 'request' | 'events' | 'stream' | 'unique'> {
   return {
     request: (method, path, options = {}) => send(connect, method, path, options),
     events: (query) => follow(connect, query),
+    stream: (path) => attach(connect, path),
     unique: (prefix) => `${prefix}-${process.pid.toString(36)}-${(counter += 1).toString(36)}`,
   };
 }
@@ -47,17 +48,37 @@ function send(
   });
 }
 
-function follow(connect: () => Duplex, query: string): Promise<EventReader> {
+/** Opens a WebSocket. It is handed to `listen` before anything can have come. */
+function open(connect: () => Duplex, path: string, listen: (socket: WebSocket) => void): Promise<WebSocket> {
+  const socket = new WebSocket(`ws://incus${path}`, { createConnection: () => connect() as never });
+  listen(socket);
+  return new Promise((resolve, reject) => {
+    socket.on('open', () => resolve(socket));
+    socket.on('error', reject);
+    socket.on('unexpected-response', (_request, { statusCode }) => reject(new Error(String(statusCode))));
+  });
+}
+
+async function attach(connect: () => Duplex, path: string): Promise<ByteStream> {
+  let text = '';
+  const { promise: closed, resolve } = Promise.withResolvers<undefined>();
+  const socket = await open(connect, path, (opening) => {
+    opening.on('message', (data: Buffer) => (text += data.toString()));
+    opening.on('close', () => resolve(undefined));
+  });
+  return { text: () => text, closed, terminate: () => socket.terminate() };
+}
+
+async function follow(connect: () => Duplex, query: string): Promise<EventReader> {
   const seen: SeenEvent[] = [];
   const waiting = new Set<() => void>();
-  const socket = new WebSocket(`ws://incus/1.0/events?${query}`, {
-    createConnection: () => connect() as never,
-  });
-  socket.on('message', (data: Buffer) => {
-    seen.push(JSON.parse(data.toString()) as SeenEvent);
-    for (const look of waiting) look();
-  });
-  const reader: EventReader = {
+  const socket = await open(connect, `/1.0/events?${query}`, (opening) =>
+    opening.on('message', (data: Buffer) => {
+      seen.push(JSON.parse(data.toString()) as SeenEvent);
+      for (const look of waiting) look();
+    }),
+  );
+  return {
     seen,
     close: () => socket.close(),
     until: (wanted) =>
@@ -80,9 +101,4 @@ function follow(connect: () => Duplex, query: string): Promise<EventReader> {
         look();
       }),
   };
-  return new Promise((resolve, reject) => {
-    socket.on('open', () => resolve(reader));
-    socket.on('error', reject);
-    socket.on('unexpected-response', (_request, { statusCode }) => reject(new Error(String(statusCode))));
-  });
 }

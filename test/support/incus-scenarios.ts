@@ -15,6 +15,14 @@ export interface EventReader {
   close(): void;
 }
 
+/** A WebSocket of an exec. */
+export interface ByteStream {
+  /** All bytes that came. */
+  text(): string;
+  readonly closed: Promise<void>;
+  terminate(): void;
+}
+
 export interface SeenEvent {
   type: string;
   project?: string;
@@ -30,6 +38,8 @@ export interface Endpoint {
   ): Promise<Answer>;
   /** Opens `/1.0/events?<query>`; rejects with the HTTP status as message when refused. */
   events(query: string): Promise<EventReader>;
+  /** Opens another WebSocket; rejects with the HTTP status as message when refused. */
+  stream(path: string): Promise<ByteStream>;
   /** Fingerprint of a busybox container image there. */
   image: string;
   /** An existing directory of the host, a link in the same parent that leads out of that parent, and the parent. */
@@ -489,6 +499,48 @@ export const scenarios: readonly Scenario[] = [
         expect((over.metadata as OperationSeen).metadata).toMatchObject({ return: 137 });
       });
       reader.close();
+    },
+  },
+  {
+    name: 'an attached exec prints to its WebSockets, ends them with it, and ends when they are closed',
+    async run(incus) {
+      await withInstance(incus, async (name) => {
+        const attach = async (command: readonly string[]) => {
+          const begun = await incus.request('POST', `/1.0/instances/${name}/exec`, {
+            body: { command, environment: { MODE: 'fast' }, 'wait-for-websocket': true, interactive: false },
+          });
+          const operation = envelope(begun).metadata as OperationSeen;
+          expect(operation).toMatchObject({
+            class: 'websocket',
+            status: 'Running',
+            resources: { instances: [`/1.0/instances/${name}`] },
+            metadata: { command, interactive: false, environment: { MODE: 'fast', HOME: '/root' } },
+          });
+          const fds = operation.metadata?.['fds'] as Record<string, string>;
+          expect(Object.keys(fds).sort()).toEqual(['0', '1', '2', 'control']);
+          const base = `/1.0/operations/${operation.id}`;
+          await expect(incus.stream(`${base}/websocket?secret=nope`)).rejects.toThrow('403');
+          const streams = [];
+          for (const fd of ['0', '1', '2'])
+            streams.push(await incus.stream(`${base}/websocket?secret=${fds[fd] ?? ''}`));
+          const over = async () => {
+            const waited = await incus.request('GET', `${base}/wait?timeout=10`);
+            return (envelope(waited).metadata as OperationSeen).metadata?.['return'];
+          };
+          return { streams, over };
+        };
+        const short = await attach(sh('echo out; exit 3'));
+        await Promise.all(short.streams.map(({ closed }) => closed));
+        expect(short.streams.map((stream) => stream.text())).toEqual(['', 'out\n', '']);
+        expect(await short.over()).toBe(3);
+        await run(incus, name, sh('echo one > /artifacts/log'));
+        const tail = await attach(['tail', '-c', '+3', '-F', '/artifacts/log']);
+        await expect.poll(() => tail.streams[1]?.text(), { timeout: 5_000 }).toBe('e\n');
+        await run(incus, name, sh('echo two >> /artifacts/log'));
+        await expect.poll(() => tail.streams[1]?.text(), { timeout: 5_000 }).toBe('e\ntwo\n');
+        for (const stream of tail.streams) stream.terminate();
+        expect(await tail.over()).toBe(137);
+      });
     },
   },
   {

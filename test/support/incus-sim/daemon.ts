@@ -1,5 +1,6 @@
 import type { Clock } from '../../../controller/clock.ts';
 import { EventHub } from './events.ts';
+import { Execs } from './execs.ts';
 import type { GuestScript } from './guest-script.ts';
 import type { HostFiles } from './host-files.ts';
 import { SimInstance } from './instance.ts';
@@ -29,9 +30,6 @@ export interface DaemonParts {
   guest: (name: string) => GuestScript;
 }
 
-/** How long a command lives in a VM when its exec is neither recorded nor attached (measured: under a second). */
-const unrecordedLife = 500;
-
 /**
  * What incusd does to instances, in the order, with the events and in the words that were observed on Incus 6.0.4.
  * HTTP is elsewhere; what outlives a kill is in the Store.
@@ -44,6 +42,7 @@ export class Daemon {
   /** Every instance ever made, also those deleted since: what a test asks at the end. */
   readonly everMade: SimInstance[] = [];
   readonly #work: Work;
+  readonly #execs: Execs;
 
   constructor(parts: DaemonParts) {
     this.parts = parts;
@@ -51,6 +50,7 @@ export class Daemon {
     this.operations = new Operations(this.hub, parts.clock);
     this.#work = new Work(parts.clock, this.hub, this.operations);
     this.power = new Power(this.#work, parts);
+    this.#execs = new Execs(this.#work);
   }
 
   project(name: string): SimProject {
@@ -102,22 +102,7 @@ export class Daemon {
   }
 
   exec(instance: SimInstance, body: ExecBody): Operation {
-    if (instance.power === 'Stopped') throw new Refusal(400, 'Instance is not running');
-    const resources = { containers: [instance.url], instances: [instance.url] };
-    return this.#work.begin('Executing command', instance.project.name, resources, (operation) => {
-      if (body.command.length === 0)
-        throw new OperationFailure(500, 'Failed to retrieve PID of executing child process');
-      if (instance.agentOffline) throw new OperationFailure(500, "VM agent isn't currently running");
-      const recorded = body['record-output'];
-      const request = { command: body.command, environment: body.environment ?? {} };
-      const exec = instance.guest.exec(request, (code, { output }) =>
-        endExec(operation, instance, recorded, code, output),
-      );
-      this.#work.lifecycle('instance-exec', instance, { command: body.command });
-      if ('code' in exec) endExec(operation, instance, recorded, exec.code, '');
-      else if (instance.type === 'virtual-machine' && !recorded)
-        this.parts.clock.after(unrecordedLife, () => exec.kill());
-    });
+    return this.#execs.begin(instance, body);
   }
 
   /** Something changed an instance's config or devices. */
@@ -170,24 +155,4 @@ export class Daemon {
     this.everMade.push(instance);
     return instance;
   }
-}
-
-function endExec(
-  operation: Operation,
-  instance: SimInstance,
-  recorded: boolean,
-  code: number,
-  output: string,
-): void {
-  const file = `exec_${operation.json.id}`;
-  const base = `/1.0/instances/${instance.name}/logs/exec-output/${file}`;
-  const files = { output: { '1': `${base}.stdout`, '2': `${base}.stderr` } };
-  if (recorded) {
-    instance.outputs.set(`${file}.stdout`, output);
-    instance.outputs.set(`${file}.stderr`, '');
-  }
-  const metadata = { ...(recorded ? files : {}), return: code };
-  if (code === 127) operation.fail(400, 'Command not found', metadata);
-  else if (code === 126) operation.fail(400, 'Command not executable', metadata);
-  else operation.succeed(metadata);
 }

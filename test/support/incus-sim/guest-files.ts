@@ -21,6 +21,7 @@ export class GuestFiles {
    */
   stuck = false;
   readonly #entries = new Map<string, GuestEntry>();
+  readonly #watchers = new Set<() => void>();
 
   constructor() {
     for (const path of ['/', '/artifacts', '/workspace', '/tmp', '/etc'])
@@ -33,6 +34,13 @@ export class GuestFiles {
     this.#entries.set(at, entry);
     for (let parent = dirname(at); !this.#entries.has(parent); parent = dirname(parent))
       this.#entries.set(parent, { kind: 'directory' });
+    for (const changed of this.#watchers) changed();
+  }
+
+  /** Calls `changed` whenever something was written. Returns how to stop. */
+  watch(changed: () => void): () => void {
+    this.#watchers.add(changed);
+    return () => this.#watchers.delete(changed);
   }
 
   get(path: string): GuestEntry | undefined {

@@ -5,6 +5,8 @@ export type Step =
   | { do: 'exit'; code: number }
   | { do: 'sleep'; milliseconds: number }
   | { do: 'print'; text: string }
+  /** Prints a file from byte `from` on, and what is added to it, until it is killed. */
+  | { do: 'follow'; path: string; from: number }
   | { do: 'files'; apply: (files: GuestFiles) => void }
   | { do: 'reboot' | 'poweroff' | 'announce' };
 
@@ -75,6 +77,9 @@ function simple(words: readonly string[], program: string): readonly Step[] | No
       return change((files) => files.set(third, { kind: 'symlink', target: second }));
     case 'truncate':
       return change((files) => files.set(third, { kind: 'zeros', size: Number(second) }));
+    case 'tail':
+      // Only as `tail -c +N -F PATH`.
+      return [{ do: 'follow', path: words[4] ?? '', from: Number(second) - 1 }];
     case 'reboot':
       return [{ do: 'reboot' }];
     case 'poweroff':

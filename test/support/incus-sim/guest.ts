@@ -78,7 +78,11 @@ export class Guest {
   }
 
   /** Starts a command; `onExit` is called once with its code. */
-  exec(request: ExecRequest, onExit: (code: number, exec: Exec) => void): Exec | NotStarted {
+  exec(
+    request: ExecRequest,
+    onExit: (code: number, exec: Exec) => void,
+    onPrint: (text: string) => void = () => undefined,
+  ): Exec | NotStarted {
     const launch = asLaunch(request);
     if (launch && this.#script.hasRunner === false) return { code: 127, error: 'Command not found' };
     const steps = launch ? [] : plainCommand(request.command);
@@ -86,6 +90,10 @@ export class Guest {
     let cancel: () => void = () => undefined;
     const exit = (code: number) => {
       if (this.#execs.delete(exec)) onExit(code, exec);
+    };
+    const print = (text: string) => {
+      exec.output += text;
+      onPrint(text);
     };
     const exec: Exec = {
       output: '',
@@ -99,12 +107,12 @@ export class Guest {
     queueMicrotask(() => {
       if (!this.#execs.has(exec)) return;
       if (launch) cancel = this.runner.launch(launch, exit);
-      else cancel = this.#walk(steps, exec, exit);
+      else cancel = this.#walk(steps, print, exit);
     });
     return exec;
   }
 
-  #walk(steps: readonly Step[], exec: Exec, exit: (code: number) => void): () => void {
+  #walk(steps: readonly Step[], print: (text: string) => void, exit: (code: number) => void): () => void {
     for (const [index, step] of steps.entries())
       switch (step.do) {
         case 'exit':
@@ -112,13 +120,15 @@ export class Guest {
           return () => undefined;
         case 'sleep': {
           let cancel = this.#clock.after(step.milliseconds, () => {
-            cancel = this.#walk(steps.slice(index + 1), exec, exit);
+            cancel = this.#walk(steps.slice(index + 1), print, exit);
           });
           return () => cancel();
         }
         case 'print':
-          exec.output += step.text;
+          print(step.text);
           break;
+        case 'follow':
+          return this.#follow(step.path, step.from, print);
         case 'files':
           step.apply(this.files);
           break;
@@ -133,6 +143,17 @@ export class Guest {
       }
     exit(0);
     return () => undefined;
+  }
+
+  #follow(path: string, from: number, print: (text: string) => void): () => void {
+    let printed = from;
+    const look = () => {
+      const bytes = Buffer.from(this.files.text(path) ?? '');
+      if (bytes.length > printed) print(bytes.subarray(printed).toString());
+      printed = Math.max(printed, bytes.length);
+    };
+    look();
+    return this.files.watch(look);
   }
 }
 

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type Duplex, Readable } from 'node:stream';
-import { WebSocketServer } from 'ws';
+import { type WebSocket, WebSocketServer } from 'ws';
 import type { Clock } from '../../../controller/clock.ts';
 import type { Daemon } from './daemon.ts';
 import type { Faults, RequestFault } from './faults.ts';
@@ -62,35 +62,49 @@ export class HttpFace {
     const request = requestOf(incoming, Buffer.alloc(0));
     const fault = this.#arrived(request);
     if (await this.#before(fault, socket, (reply) => refuse(reply, socket))) return;
-    const { daemon } = this.#parts;
-    const refusal = this.#refusal(request);
-    if (refusal) {
-      refuse(refusal, socket);
+    const accepted = this.#stream(request);
+    if ('status' in accepted) {
+      refuse(accepted, socket);
       return;
     }
-    const { query } = request;
     this.#webSockets.handleUpgrade(incoming, socket, head, (webSocket) => {
-      const leave = daemon.hub.join({
-        types: new Set(query.get('type')?.split(',') ?? eventTypes),
-        project: query.get('all-projects') === 'true' ? undefined : (query.get('project') ?? 'default'),
-        send: (text) => webSocket.send(text),
-        close: () => webSocket.terminate(),
-      });
-      webSocket.on('close', leave);
-      webSocket.on('error', leave);
+      accepted.begin(webSocket);
       this.#after(fault, socket, () => webSocket.send('{"type":"oper'));
     });
   }
 
-  /** Why a stream of events is refused. */
-  #refusal({ path, query }: SimRequest): SimReply | undefined {
+  /** What a WebSocket is for, or why it is refused. */
+  #stream({ path, query }: SimRequest): SimReply | { begin: (webSocket: WebSocket) => void } {
+    const { daemon } = this.#parts;
+    const exec = /^\/1\.0\/operations\/([^/]+)\/websocket$/.exec(path);
+    if (exec) {
+      const attached = daemon.operations.find(exec[1] ?? '')?.attached;
+      if (!attached) return failure(404, 'Operation not found');
+      const name = attached.named(query.get('secret') ?? '');
+      if (name === undefined) return failure(403, 'Forbidden');
+      return { begin: (webSocket) => attached.connected(name, webSocket) };
+    }
     if (path !== '/1.0/events') return failure(404, 'not found');
-    if (query.get('all-projects') === 'true' && query.has('project'))
+    const types = query.get('type')?.split(',') ?? eventTypes;
+    const all = query.get('all-projects') === 'true';
+    const project = query.get('project') ?? 'default';
+    if (all && query.has('project'))
       return failure(400, 'Cannot specify a project when requesting all projects');
-    if (!this.#parts.daemon.parts.store.projects.has(query.get('project') ?? 'default'))
-      return failure(404, 'Project not found');
-    const bogus = (query.get('type')?.split(',') ?? []).find((type) => !eventTypes.includes(type));
-    return bogus === undefined ? undefined : failure(400, `"${bogus}" isn't a supported event type`);
+    if (!daemon.parts.store.projects.has(project)) return failure(404, 'Project not found');
+    const bogus = types.find((type) => !eventTypes.includes(type));
+    if (bogus !== undefined) return failure(400, `"${bogus}" isn't a supported event type`);
+    return {
+      begin: (webSocket) => {
+        const leave = daemon.hub.join({
+          types: new Set(types),
+          project: all ? undefined : project,
+          send: (text) => webSocket.send(text),
+          close: () => webSocket.terminate(),
+        });
+        webSocket.on('close', leave);
+        webSocket.on('error', leave);
+      },
+    };
   }
 
   #arrived(request: SimRequest): RequestFault | undefined {

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Clock } from '../../../controller/clock.ts';
+import type { AttachedExec } from './attached-exec.ts';
 import type { EventHub } from './events.ts';
 import { Refusal } from './reply.ts';
 
@@ -28,6 +29,8 @@ export class Operation {
   readonly project: string;
   /** Code that `/wait` answers when the operation failed; the operation itself always says 400. */
   failureCode = 500;
+  /** Its WebSockets, if it is an exec that waits for them. */
+  attached: AttachedExec | undefined;
   readonly #hub: EventHub;
   readonly #clock: Clock;
   #waiting: (() => void)[] = [];
@@ -102,19 +105,25 @@ export class Operations {
   }
 
   /** Begins an operation on an instance and announces it. */
-  begin(description: string, project: string, resources: Record<string, string[]>): Operation {
+  begin(
+    description: string,
+    project: string,
+    resources: Record<string, string[]>,
+    metadata: Record<string, unknown> | null = null,
+  ): Operation {
     const id = randomUUID();
     const now = new Date(this.#clock.now()).toISOString();
     const json: OperationJson = {
       id,
-      class: 'task',
+      // Only an exec that waits for WebSockets has metadata from the start.
+      class: metadata ? 'websocket' : 'task',
       description,
       created_at: now,
       updated_at: now,
       status: 'Pending',
       status_code: 105,
       resources,
-      metadata: null,
+      metadata,
       may_cancel: false,
       err: '',
       location: 'none',
@@ -129,8 +138,12 @@ export class Operations {
     return operation;
   }
 
+  find(id: string): Operation | undefined {
+    return this.#all.get(id);
+  }
+
   get(id: string): Operation {
-    const operation = this.#all.get(id);
+    const operation = this.find(id);
     if (!operation) throw new Refusal(404, 'Operation not found');
     return operation;
   }

@@ -34,8 +34,9 @@ export class Work {
     project: string,
     resources: Record<string, string[]>,
     first: (operation: Operation) => void,
+    metadata: Record<string, unknown> | null = null,
   ): Operation {
-    const operation = this.#operations.begin(description, project, resources);
+    const operation = this.#operations.begin(description, project, resources, metadata);
     const run = this.#run;
     queueMicrotask(() => this.#step(run, operation, () => first(operation)));
     return operation;
