@@ -1,9 +1,11 @@
 #!/usr/bin/env node
-import { Command, Option } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { ManifestError } from './api/manifest.ts';
+import { controller, type ControllerOptions } from './cli/controller.ts';
 import { UsageError } from './cli/input.ts';
 import { run, type RunOptions } from './cli/run.ts';
 import { exitCodes } from './standalone/progress.ts';
+import { logLevels } from './telemetry/log.ts';
 import { programVersion } from './version.ts';
 
 const program = new Command('cijob')
@@ -48,6 +50,53 @@ Example:
   .action(async (options: RunOptions) => {
     process.exitCode = await run(options);
   });
+
+program
+  .command('controller')
+  .description('reconcile the CiJobs of a Kubernetes cluster until told to stop')
+  .option('--kubeconfig <file>', 'cluster to talk to; default: $KUBECONFIG, the pod, ~/.kube/config')
+  .option('--context <name>', 'context of the kubeconfig')
+  .option(
+    '-n, --namespace <name>',
+    "the controller's own namespace: its lease, and the Secrets of IncusHosts",
+  )
+  .option('--metrics-address <address>', 'where /metrics, /healthz and /readyz are served', ':8080')
+  .addOption(new Option('--concurrency <n>', 'jobs looked at at once').argParser(positive).default(16))
+  .addOption(
+    new Option(
+      '--host-grace-seconds <n>',
+      'how long a host may be out of reach before its jobs count as lost',
+    )
+      .argParser(positive)
+      .default(600),
+  )
+  .addOption(new Option('--log-level <level>', 'least level to log').choices(logLevels).default('info'))
+  .addOption(
+    new Option('--log-format <format>', 'format of the log').choices(['json', 'text']).default('json'),
+  )
+  .addHelpText(
+    'after',
+    `
+Exits 0 when stopped by SIGTERM or SIGINT, and 1 when its lease is lost: what runs in guests goes on, and the next
+controller takes it up.`,
+  )
+  .action(async (options: ControllerOptions) => {
+    process.exitCode = await controller(options);
+  });
+
+program
+  .command('version')
+  .description('print the version')
+  .action(() => {
+    process.stdout.write(`${programVersion}\n`);
+  });
+
+function positive(value: string): number {
+  const number = Number(value);
+  if (!Number.isInteger(number) || number < 1)
+    throw new InvalidArgumentError('It must be a whole number from 1 up.');
+  return number;
+}
 
 try {
   await program.parseAsync();

@@ -92,6 +92,13 @@ export class HostPool {
     return this.get(name)?.state;
   }
 
+  /** `namespace/name` of the job that an instance of ours was made for. */
+  ownerOf(name: string, instance: string): string | undefined {
+    const labels = this.get(name)?.inventory.get(instance)?.labels;
+    if (labels?.['controller'] !== this.#options.controllerId) return undefined;
+    return `${labels['namespace'] ?? ''}/${labels['name'] ?? ''}`;
+  }
+
   async perform(name: string, command: Command): Promise<CommandOutcome> {
     const host = this.get(name);
     if (!host) return { kind: 'unknown', message: `there is no IncusHost ${name}` };

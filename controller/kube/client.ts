@@ -4,7 +4,7 @@ import { ApiError } from './api-error.ts';
 import { collectionPath, objectPath, type ObjectRef, type Resource } from './resource.ts';
 import type { ApiRequest, Transport } from './transport.ts';
 
-/** How long, and until when, a request may take. */
+/** How long a silence, and until when, a request may wait. */
 export interface CallOptions {
   signal?: AbortSignal | undefined;
   timeoutMs?: number | undefined;

@@ -28,6 +28,8 @@ export interface ReflectorLimits {
   backoff: BackoffLimits;
   /** An attempt that lasted this long was no failure: the next one follows at once. */
   healthyAfterMs: number;
+  /** Longest wait for the head of an answer. */
+  answerMs: number;
   /** Silence after which a watch is held to be dead. The API server sends a bookmark a minute. */
   silenceMs: number;
   /** How long the server is asked to keep a watch open: between this and twice this. */
@@ -41,6 +43,7 @@ export interface ReflectorLimits {
 const defaultLimits: ReflectorLimits = {
   backoff: { baseMs: 400, maxMs: 10_000 },
   healthyAfterMs: 10_000,
+  answerMs: 30_000,
   silenceMs: 75_000,
   watchMs: 300_000,
   relistMs: 3_600_000,
@@ -171,7 +174,7 @@ export class Reflector<T extends Stored> {
     let token: string | undefined;
     for (;;) {
       try {
-        const call = { signal: this.#stop.signal };
+        const call = { signal: this.#stop.signal, timeoutMs: this.#limits.answerMs };
         const page = await client.list(resource, query, { limit, continue: token }, call);
         this.#contactAt = clock.now();
         for (const item of page.items) keys.add(this.#take(item, (read) => this.#store.put(read)).key);
@@ -188,9 +191,9 @@ export class Reflector<T extends Stored> {
 
   async #watch(from: string): Promise<void> {
     const { client, resource, query = {} } = this.#options;
-    const { watchMs, maxLineBytes } = this.#limits;
+    const { watchMs, maxLineBytes, answerMs } = this.#limits;
     const timeoutSeconds = Math.ceil((watchMs * (1 + this.#random())) / 1000);
-    const call = { signal: this.#stop.signal };
+    const call = { signal: this.#stop.signal, timeoutMs: answerMs };
     const stream = await client.watch(resource, query, { resourceVersion: from, timeoutSeconds }, call);
     try {
       for await (const line of linesOf(this.#guarded(stream), maxLineBytes)) this.#handle(line);

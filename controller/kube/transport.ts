@@ -23,7 +23,7 @@ export interface ApiRequest {
   contentType?: string;
   /** Gives up; the promise rejects with the signal's reason. */
   signal?: AbortSignal | undefined;
-  /** For the whole answer, or only for its head where a stream is asked for. Default 30 s. */
+  /** Longest silence while waiting for the answer; for a stream, for its head. Default 30 s. */
   timeoutMs?: number | undefined;
   /** Largest body taken. Default 4 MiB: an object is at most 1.5 MiB in etcd. */
   maxBytes?: number | undefined;
@@ -94,7 +94,10 @@ export class Transport {
     const deadline = new Deadline(this.#options.clock, request);
     try {
       const answer = await this.#head(request, deadline);
-      return parseJson(what(request), await readBody(what(request), answer, request.maxBytes ?? 4 * 2 ** 20));
+      return parseJson(
+        what(request),
+        await readBody(request, answer, deadline, request.maxBytes ?? 4 * 2 ** 20),
+      );
     } catch (error) {
       throw deadline.explain(what(request), error);
     } finally {
@@ -116,7 +119,7 @@ export class Transport {
     if (status >= 200 && status < 300) return answer;
     const seconds = Number(answer.headers['retry-after'] ?? Number.NaN);
     const retryAfter = Number.isFinite(seconds) && seconds >= 0 ? seconds : undefined;
-    const text = await readBody(what(request), answer, 2 ** 16).catch(() => '');
+    const text = await readBody(request, answer, deadline, 2 ** 16).catch(() => '');
     throw errorFromStatus(what(request), tryJson(text), status, retryAfter);
   }
 
@@ -179,14 +182,24 @@ export class Transport {
 
 const what = (request: ApiRequest): string => `${request.method} ${request.path}`;
 
-async function readBody(request: string, answer: IncomingMessage, maxBytes: number): Promise<string> {
+async function readBody(
+  request: ApiRequest,
+  answer: IncomingMessage,
+  deadline: Deadline,
+  maxBytes: number,
+): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of answer as AsyncIterable<Buffer>) {
+    deadline.heard();
     bytes += chunk.length;
     if (bytes > maxBytes) {
       const message = `the answer is larger than ${maxBytes} bytes`;
-      throw new ApiError(request, { status: answer.statusCode ?? 0, reason: 'InvalidResponse', message });
+      throw new ApiError(what(request), {
+        status: answer.statusCode ?? 0,
+        reason: 'InvalidResponse',
+        message,
+      });
     }
     chunks.push(chunk);
   }

@@ -1,0 +1,232 @@
+import { hostname } from 'node:os';
+import { randomUUID } from 'node:crypto';
+import { apiVersion } from '../api/meta.ts';
+import { systemClock } from '../clock.ts';
+import { hostStatus } from '../hosts/host-status.ts';
+import { HostPool } from '../hosts/pool.ts';
+import { KubeClient } from '../kube/client.ts';
+import { ClusterController } from '../kube/controller.ts';
+import { EventRecorder } from '../kube/event-recorder.ts';
+import { happenings } from '../kube/job-events.ts';
+import { loadKubeConfig, ownNamespace } from '../kube/kube-config.ts';
+import { LeaderElection } from '../kube/lease.ts';
+import { namespaces } from '../kube/resources.ts';
+import { readSecret } from '../kube/secrets.ts';
+import { Transport } from '../kube/transport.ts';
+import { Engine } from '../reconcile/engine.ts';
+import { defaultPatience } from '../reconcile/observed.ts';
+import { serveTelemetry } from '../telemetry/http.ts';
+import { createLogger, type LogLevel } from '../telemetry/log.ts';
+import { createMetrics } from '../telemetry/metrics.ts';
+import { programVersion } from '../version.ts';
+import { logCommand, measure } from './observe.ts';
+
+export interface ControllerOptions {
+  kubeconfig?: string;
+  context?: string;
+  namespace?: string;
+  metricsAddress: string;
+  concurrency: number;
+  hostGraceSeconds: number;
+  logLevel: LogLevel;
+  logFormat: 'json' | 'text';
+}
+
+const name = 'cijob-controller';
+
+/** `cijob controller`: reconciles the CiJobs of a cluster until it is told to stop or loses its lease. */
+export async function controller(options: ControllerOptions): Promise<number> {
+  const clock = systemClock;
+  const log = createLogger({ level: options.logLevel, format: options.logFormat, clock });
+  const metrics = createMetrics({ version: programVersion });
+  const config = loadKubeConfig({
+    ...(options.kubeconfig === undefined ? {} : { file: options.kubeconfig }),
+    ...(options.context === undefined ? {} : { context: options.context }),
+  });
+  const namespace = options.namespace ?? ownNamespace(config);
+  const transport = new Transport({
+    config,
+    clock,
+    userAgent: `${name}/${programVersion}`,
+    onRequest: (method, code) => metrics.apiRequests.increment({ method, code }),
+  });
+  const client = new KubeClient(transport);
+  const stopping = new AbortController();
+  let lost: string | undefined;
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.once(signal, () => {
+      log.info({ signal }, 'stopping');
+      stopping.abort(new Error(signal));
+    });
+  }
+  const election = new LeaderElection({
+    client,
+    clock,
+    lease: { namespace, name },
+    identity: `${hostname()}_${randomUUID()}`,
+    onLost: (reason) => {
+      lost = reason;
+      stopping.abort(new Error(reason));
+    },
+    onError: (err) => log.warn({ err }, 'leader election'),
+  });
+  const server = await serveTelemetry({
+    address: options.metricsAddress,
+    alive: () => undefined,
+    ready: () => (stopping.signal.aborted ? 'shutting down' : undefined),
+    metrics: metrics.registry,
+  });
+  metrics.leading.set({ name }, 0);
+  log.info({ version: programVersion, namespace, port: server.port }, 'waiting for the lease');
+  try {
+    await election.acquire(stopping.signal);
+    metrics.leading.set({ name }, 1);
+    // Unique to this installation, and the same after every restart: its instances carry it.
+    const { uid } = (await client.get(namespaces, { name: namespace })).metadata;
+    const controllerId = `${namespace}-${uid.slice(0, 8)}`;
+    log.info({ controllerId }, 'leading');
+    await lead(controllerId);
+  } catch (error) {
+    if (!stopping.signal.aborted) throw error;
+  } finally {
+    metrics.leading.set({ name }, 0);
+    await election.release();
+    await server.close();
+    transport.close();
+  }
+  if (lost === undefined) return 0;
+  log.error({ reason: lost }, 'the lease was lost');
+  return 1;
+
+  async function lead(controllerId: string): Promise<void> {
+    const recorder = new EventRecorder({
+      client,
+      clock,
+      controller: `ci.pikaci.dev/${name}`,
+      instance: hostname(),
+      onDropped: () => metrics.eventsDropped.increment({}),
+      onError: (err) => log.debug({ err }, 'an Event was not written'),
+    });
+    const pool: HostPool = new HostPool({
+      controllerId,
+      clock,
+      readKey: async ({ name: secret, key }) => {
+        const value = await readSecret(client, namespace, secret, key);
+        if (value === undefined) throw new Error(`Secret ${namespace}/${secret} has no key ${key}`);
+        return value;
+      },
+      onAdmitted: (key) => cluster.engine.wake(key),
+      events: {
+        changed(host, instance) {
+          const { engine } = cluster;
+          if (instance === undefined) {
+            const state = pool.state(host);
+            if (state?.kind === 'up') log.info({ host, version: state.version }, 'host connected');
+            else if (state)
+              log.warn({ host, reason: state.reason, why: state.message }, 'host not connected');
+            cluster.hostChanged(host);
+            for (const key of pool.waitingKeys()) engine.wake(key);
+          }
+          engine.hostChanged(
+            host,
+            instance,
+            instance === undefined ? undefined : pool.ownerOf(host, instance),
+          );
+        },
+        command(host, verb, outcome, seconds) {
+          metrics.incusCommands.increment({ host, verb, outcome });
+          metrics.incusCommandSeconds.observe({ host, verb, outcome }, seconds);
+        },
+        eventLag: (host, seconds) => metrics.eventLagSeconds.observe({ host }, Math.max(0, seconds)),
+        request: (host, method, path) => log.trace({ host, method, path }, 'request'),
+      },
+    });
+    const cluster: ClusterController = new ClusterController({
+      client,
+      clock,
+      hosts: {
+        put: (resource) => pool.put(resource),
+        remove: (host) => pool.remove(host),
+        status: (resource) => {
+          const host = pool.get(resource.metadata.name);
+          return host && hostStatus(resource, host.state, pool.used(host.name), host.observedAt, clock.now());
+        },
+      },
+      onJobWrite: () => undefined,
+      onError: (what, err) => log.warn({ err }, what),
+      engine: (store) =>
+        new Engine({
+          store,
+          hosts: pool,
+          clock,
+          concurrency: options.concurrency,
+          controllerId,
+          patience: { ...defaultPatience, hostGrace: options.hostGraceSeconds * 1000 },
+          namespaceLabels: (one) => cluster.namespaceLabels(one),
+          onError: (job, err) => log.warn({ job, err }, 'reconcile failed; it is tried again'),
+          onReconcile(seconds, failed) {
+            metrics.reconcileSeconds.observe({ controller: 'cijob' }, seconds);
+            metrics.reconciles.increment({ controller: 'cijob', result: failed ? 'error' : 'success' });
+            if (failed) metrics.reconcileErrors.increment({ controller: 'cijob' });
+          },
+          queueObserver: {
+            added: () => metrics.queueAdds.increment({ name: 'cijob' }),
+            started: (waited) => metrics.queueWaitSeconds.observe({ name: 'cijob' }, waited),
+            finished: (worked) => metrics.queueWorkSeconds.observe({ name: 'cijob' }, worked),
+            retried: () => metrics.queueRetries.increment({ name: 'cijob' }),
+          },
+          observer: {
+            status(job, before, after) {
+              measure(metrics, job, before, after);
+              const { metadata } = job;
+              for (const happening of happenings(before, after)) {
+                recorder.record({ apiVersion, kind: 'CiJob', ...metadata }, happening);
+              }
+              if (before?.phase !== after.phase) {
+                log.info(
+                  { job: `${metadata.namespace ?? ''}/${metadata.name}`, host: after.host ?? '' },
+                  after.phase ?? '',
+                );
+              }
+            },
+            command(job, host, command, outcome, milliseconds) {
+              logCommand(log, pool.get(host)?.spec.project ?? '', job, host, command, outcome, milliseconds);
+            },
+          },
+        }),
+    });
+    Object.assign(metrics.sources, {
+      jobs: () => countBy(cluster.jobs().map((job) => job.status?.phase ?? 'Pending')),
+      observationAges: () =>
+        pool.all().map((host) => ({
+          labels: { host: host.name },
+          value: host.observedAt === 0 ? Infinity : (clock.now() - host.observedAt) / 1000,
+        })),
+      hostSlots: () =>
+        pool.all().flatMap((host) => [
+          { labels: { host: host.name, state: 'used' }, value: pool.used(host.name) },
+          { labels: { host: host.name, state: 'capacity' }, value: host.spec.capacity.instances },
+        ]),
+      hostsUp: () =>
+        pool.all().map((host) => ({ labels: { host: host.name }, value: host.state.kind === 'up' ? 1 : 0 })),
+      queueDepths: () => [{ labels: { name: 'cijob' }, value: cluster.engine.queue.depth }],
+      queueUnfinished: () => [{ labels: { name: 'cijob' }, value: cluster.engine.queue.unfinishedSeconds }],
+    } satisfies typeof metrics.sources);
+    await cluster.start();
+    log.info({ jobs: cluster.jobs().length, hosts: pool.all().length }, 'reconciling');
+    await new Promise<void>((resolve) => {
+      if (stopping.signal.aborted) resolve();
+      else stopping.signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    // A process that has lost its lease may not write any more: another one does.
+    if (lost === undefined) await cluster.stop();
+    await pool.close();
+    await recorder.close(1000);
+  }
+}
+
+function countBy(phases: readonly string[]): { labels: { phase: string }; value: number }[] {
+  const counts = new Map<string, number>();
+  for (const phase of phases) counts.set(phase, (counts.get(phase) ?? 0) + 1);
+  return [...counts].map(([phase, value]) => ({ labels: { phase }, value }));
+}

@@ -1,0 +1,78 @@
+import { findCondition } from '../api/conditions.ts';
+import type { CiJob, CiJobStatus, Phase } from '../api/cijob.ts';
+import { commandLines, type Command } from '../incus/commands.ts';
+import type { CommandOutcome } from '../incus/outcome.ts';
+import { keyOf } from '../reconcile/names.ts';
+import type { Logger } from '../telemetry/log.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+
+/** One log line a command, that an operator can read and repeat. */
+export function logCommand(
+  log: Logger,
+  project: string,
+  job: CiJob,
+  host: string,
+  command: Command,
+  outcome: CommandOutcome,
+  milliseconds: number,
+): void {
+  const fields = {
+    job: keyOf(job.metadata),
+    host,
+    instance: command.instance,
+    verb: command.verb,
+    outcome: outcome.kind,
+    milliseconds,
+    incus: commandLines(command, project).join(' && '),
+    ...('message' in outcome ? { reason: outcome.message } : {}),
+  };
+  if (outcome.kind === 'refused' || outcome.kind === 'failed' || outcome.kind === 'unknown') {
+    log.warn(fields, 'command did not succeed');
+  } else {
+    log.info(fields, 'command');
+  }
+}
+
+/** Counts and times what a change of status tells. */
+export function measure(
+  metrics: Metrics,
+  job: CiJob,
+  before: CiJobStatus | undefined,
+  after: CiJobStatus,
+): void {
+  const admitted = (status: CiJobStatus | undefined) =>
+    findCondition(status?.conditions, 'Admitted')?.status === 'True';
+  if (!admitted(before) && admitted(after) && after.attempts === undefined) {
+    metrics.queueSeconds.observe({}, secondsBetween(job.metadata.creationTimestamp, after.startTime));
+  }
+  const retried = after.attempts?.at(-1);
+  if (retried && after.attempts?.length !== before?.attempts?.length)
+    metrics.retries.increment({ reason: retried.reason });
+  if (after.completionTime === undefined || before?.completionTime !== undefined) return;
+  metrics.finished.increment({
+    result: after.phase ?? 'Failed',
+    class: after.failure?.class ?? 'None',
+  });
+  for (const [phase, histogram] of [
+    ['Provisioning', metrics.provisionSeconds],
+    ['Booting', metrics.bootSeconds],
+    ['Running', metrics.runSeconds],
+    ['Collecting', metrics.collectSeconds],
+  ] as const) {
+    const seconds = secondsIn(after, phase);
+    if (seconds !== undefined) histogram.observe({}, seconds);
+  }
+  if (after.startTime !== undefined) {
+    const whole = secondsBetween(after.startTime, after.completionTime);
+    metrics.overheadSeconds.observe({}, Math.max(0, whole - (secondsIn(after, 'Running') ?? 0)));
+  }
+}
+
+function secondsIn({ timings = [] }: CiJobStatus, phase: Phase): number | undefined {
+  const timing = timings.find((one) => one.phase === phase);
+  return timing?.finishedAt === undefined ? undefined : secondsBetween(timing.startedAt, timing.finishedAt);
+}
+
+function secondsBetween(start: string, end: string | undefined): number {
+  return end === undefined ? 0 : Math.max(0, (Date.parse(end) - Date.parse(start)) / 1000);
+}

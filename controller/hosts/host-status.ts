@@ -1,0 +1,122 @@
+import { dropConditions, setCondition, type ConditionClaim } from '../api/conditions.ts';
+import {
+  incusHostConditions,
+  type IncusHost,
+  type IncusHostCondition,
+  type IncusHostStatus,
+} from '../api/incushost.ts';
+import type { HostState } from './host.ts';
+
+type Claim = ConditionClaim;
+
+/** The status of an IncusHost. */
+export function hostStatus(
+  resource: IncusHost,
+  state: HostState,
+  used: number,
+  observedAt: number,
+  now: number,
+): IncusHostStatus {
+  const time = new Date(now).toISOString();
+  const { generation } = resource.metadata;
+  let conditions = resource.status?.conditions ?? [];
+  const set = (type: IncusHostCondition, claim: Claim) => {
+    conditions = setCondition(conditions, incusHostConditions, type, claim, generation, time);
+  };
+  const up = state.kind === 'up';
+  for (const [type, claim] of Object.entries(connection(state))) set(type as IncusHostCondition, claim);
+  if (up) set('Restricted', restricted(resource, state.project));
+  const schedulable: Claim = !up
+    ? { status: 'False', reason: 'NotConnected', message: state.message }
+    : resource.spec.unschedulable
+      ? { status: 'False', reason: 'Unschedulable', message: 'spec.unschedulable is set' }
+      : { status: 'True', reason: 'Schedulable', message: 'the host takes jobs' };
+  set('Schedulable', schedulable);
+  set(
+    'Ready',
+    up
+      ? { status: 'True', reason: 'Connected', message: `Incus ${state.version} answers` }
+      : { status: 'False', reason: state.reason, message: state.message },
+  );
+  conditions = dropConditions(conditions, 'Reconciling', 'Stalled');
+  if (!up && state.reason === 'Connecting') {
+    set('Reconciling', { status: 'True', reason: state.reason, message: state.message });
+  } else if (!up) {
+    set('Stalled', { status: 'True', reason: state.reason, message: state.message });
+  }
+  return {
+    ...resource.status,
+    observedGeneration: generation,
+    ...(up
+      ? {
+          incus: {
+            version: state.version,
+            instanceTypes: [...state.instanceTypes],
+            project: resource.spec.project,
+          },
+        }
+      : {}),
+    instances: { used, capacity: resource.spec.capacity.instances },
+    ...(observedAt > 0 ? { observedAt: new Date(observedAt).toISOString() } : {}),
+    conditions,
+  };
+}
+
+/** Reasons that Incus gives, on a machine that we do reach. */
+const incusReasons = ['SocketUnavailable', 'ForwardingForbidden', 'SudoRefused', 'SftpUnavailable'];
+
+function connection(state: HostState): Record<'Reachable' | 'IncusResponding', Claim> {
+  if (state.kind === 'up') {
+    return {
+      Reachable: { status: 'True', reason: 'Connected', message: 'the machine is connected' },
+      IncusResponding: { status: 'True', reason: 'Answers', message: `Incus ${state.version} answers` },
+    };
+  }
+  const { reason, message } = state;
+  const reached = reason.startsWith('Incus') || incusReasons.includes(reason);
+  return {
+    Reachable: reached
+      ? { status: 'True', reason: 'Connected', message: 'the machine is connected' }
+      : { status: reason === 'Connecting' ? 'Unknown' : 'False', reason, message },
+    IncusResponding: { status: reached ? 'False' : 'Unknown', reason, message },
+  };
+}
+
+/**
+ * Whether Incus itself refuses what allowedSources does not allow
+ * (https://linuxcontainers.org/incus/docs/main/reference/projects/#project-restrictions).
+ */
+function restricted({ spec }: IncusHost, project: Readonly<Record<string, string>>): Claim {
+  const no = (reason: string, message: string): Claim => ({ status: 'False', reason, message });
+  if (project['restricted'] !== 'true') {
+    return no(
+      'ProjectNotRestricted',
+      `Incus project ${spec.project} is not restricted: our own check of mounts can be raced`,
+    );
+  }
+  if (project['restricted.devices.disk'] !== 'allow') return yes();
+  const paths = (project['restricted.devices.disk.paths'] ?? '').split(',').filter((path) => path !== '');
+  if (paths.length === 0) {
+    return no(
+      'AnySourceAllowed',
+      `Incus project ${spec.project} allows disks from anywhere (restricted.devices.disk.paths)`,
+    );
+  }
+  const wider = paths.filter(
+    (path) => !spec.allowedSources.some((allowed) => path === allowed || path.startsWith(`${allowed}/`)),
+  );
+  return wider.length === 0
+    ? yes()
+    : no(
+        'WiderThanAllowedSources',
+        `Incus project ${spec.project} allows disks from ${wider.join(', ')}, which allowedSources does not`,
+      );
+
+  function yes(): Claim {
+    return {
+      status: 'True',
+      reason: 'Restricted',
+      message: 'Incus itself refuses sources that are not allowed',
+    };
+  }
+}
