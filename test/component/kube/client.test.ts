@@ -206,6 +206,20 @@ describe('the API client', () => {
     expect(error).toMatchObject({ status: 0, reason: 'Timeout' });
   });
 
+  it('has patience with a body that comes slowly', async () => {
+    server.fault = (_request, response) => {
+      const text = JSON.stringify(widgetWriter(server.store).create('a'));
+      response.writeHead(200);
+      for (let part = 0; part < 8; part++) {
+        const end = part === 7 ? text.length : (part + 1) * 10;
+        setTimeout(() => response.write(text.slice(part * 10, end)), part * 50);
+      }
+      setTimeout(() => response.end(), 400);
+      return true;
+    };
+    expect((await client.get(widgets, a, { timeoutMs: 300 })).spec.size).toBe(1);
+  });
+
   it('stops as soon as the caller does, with the reason of the caller', async () => {
     server.fault = () => true;
     const stop = new AbortController();

@@ -189,6 +189,7 @@ describe('the reflector', () => {
   const misbehaviours: [string, Fault][] = [
     ['closes at once', (_request, response) => Boolean(response.writeHead(200).end())],
     ['resets the connection', (_request, response) => Boolean(response.socket?.resetAndDestroy())],
+    ['never answers', () => true],
     ['answers 410', (_request, response) => refuse(response, 410, 'Expired')],
     ['answers 429', (_request, response) => refuse(response, 429, 'TooManyRequests')],
     ['answers 500', (_request, response) => refuse(response, 500, 'InternalError')],
@@ -213,12 +214,13 @@ describe('the reflector', () => {
     cluster.create('a', 1);
     const startedAt = performance.now();
     watchesAre(fault);
-    await reflect({ maxLineBytes: 2 ** 20 }).synced;
-    await eventually(() => server.count('watch') >= 2);
+    const backoff = { baseMs: 100, maxMs: 10_000 };
+    await reflect({ backoff, answerMs: 100, maxLineBytes: 2 ** 20 }).synced;
+    await eventually(() => server.count('watch') >= 3);
     cluster.resize('a', 2);
     const seconds = (performance.now() - startedAt) / 1000;
-    // Waits of at least 0.2, 0.4, 0.8 … seconds: no more than one list and one watch after each.
-    expect(server.requests.length).toBeLessThanOrEqual(2 * (2 + Math.ceil(Math.log2(seconds / 0.2 + 1))));
+    // Waits of at least 0.05, 0.1, 0.2 … seconds: no more than one list and one watch after each.
+    expect(server.requests.length).toBeLessThanOrEqual(2 * (2 + Math.ceil(Math.log2(seconds / 0.05 + 1))));
     server.fault = () => false;
     await sees({ a: 2 });
     expect(server.requests.length).toBeLessThan(20);
