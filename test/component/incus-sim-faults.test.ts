@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { speakTo } from '../support/incus-endpoint.ts';
-import type { EventReader } from '../support/incus-scenarios.ts';
+import type { EventReader } from '../support/incus-scenarios/scenario.ts';
 import type { RequestFault } from '../support/incus-sim/faults.ts';
 import { IncusSim } from '../support/incus-sim/sim.ts';
 import { ManualClock } from '../support/manual-clock.ts';

@@ -1,7 +1,7 @@
 import { setImmediate as turn } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { speakTo } from '../support/incus-endpoint.ts';
-import type { Answer, EventReader } from '../support/incus-scenarios.ts';
+import type { Answer, EventReader } from '../support/incus-scenarios/scenario.ts';
 import { type GuestScript, resultPath, runnerPath } from '../support/incus-sim/guest-script.ts';
 import { IncusSim } from '../support/incus-sim/sim.ts';
 import { ManualClock } from '../support/manual-clock.ts';

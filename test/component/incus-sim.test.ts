@@ -1,6 +1,8 @@
 import { afterEach, describe, test } from 'vitest';
 import { speakTo } from '../support/incus-endpoint.ts';
-import { type Endpoint, killScenario, scenarios } from '../support/incus-scenarios.ts';
+import { scenarios } from '../support/incus-scenarios/all.ts';
+import { killScenario } from '../support/incus-scenarios/kill.ts';
+import type { Endpoint } from '../support/incus-scenarios/scenario.ts';
 import { IncusSim } from '../support/incus-sim/sim.ts';
 
 const sims: IncusSim[] = [];

@@ -1,7 +1,7 @@
 import { request as httpRequest } from 'node:http';
 import type { Duplex } from 'node:stream';
 import WebSocket from 'ws';
-import type { Answer, ByteStream, Endpoint, EventReader, SeenEvent } from './incus-scenarios.ts';
+import type { Answer, ByteStream, Endpoint, EventReader, SeenEvent } from './incus-scenarios/scenario.ts';
 
 /** How long a scenario waits for an event that should come, in milliseconds. */
 const patience = 10_000;
