@@ -128,16 +128,16 @@ export class KubeClient {
     return this.#patch(resource, ref, 'application/merge-patch+json', body, options);
   }
 
-  /** JSON patch (RFC 6902). Guarded by a `test` of the version, whose failure has the reason `Invalid`. */
+  /** JSON patch (RFC 6902). A failed `test` of its own has the reason `Invalid`. */
   jsonPatch<T>(
     resource: Resource<T>,
     ref: ObjectRef,
     patch: object[],
     options: WriteOptions = {},
   ): Promise<T> {
-    const { resourceVersion: value } = options;
-    const test = { op: 'test', path: '/metadata/resourceVersion', value };
-    const body = value === undefined ? patch : [test, ...patch];
+    // Naming a version makes the API server compare it; a `test` would fail as Invalid, like a mistake of ours.
+    const guard = { op: 'replace', path: '/metadata/resourceVersion', value: options.resourceVersion };
+    const body = options.resourceVersion === undefined ? patch : [guard, ...patch];
     return this.#patch(resource, ref, 'application/json-patch+json', body, options);
   }
 

@@ -126,6 +126,8 @@ export class EventRecorder {
 
   #body(ref: ObjectRef, regarding: Regarding, happening: Happening, now: number): object {
     const { controller, instance } = this.#options;
+    // Field by field: the caller may hand in a whole object's metadata.
+    const { apiVersion, kind, name, namespace, uid, resourceVersion } = regarding;
     return {
       apiVersion: 'events.k8s.io/v1',
       kind: 'Event',
@@ -135,7 +137,7 @@ export class EventRecorder {
       reason: happening.reason.slice(0, 128),
       action: happening.action.slice(0, 128),
       note: happening.note.slice(0, 1024),
-      regarding,
+      regarding: { apiVersion, kind, name, namespace, uid, resourceVersion },
       reportingController: controller,
       reportingInstance: instance.slice(0, 128),
     };

@@ -48,14 +48,6 @@ export class ObjectStore<T extends Stored> {
     this.#tell(key, before, object);
   }
 
-  /** As {@link put}, unless what is here is a newer version of the same object: for what may arrive late. */
-  putUnlessOlder(object: T): void {
-    const { uid, resourceVersion } = object.metadata;
-    const here = this.#objects.get(keyOf(object.metadata))?.metadata;
-    if (here?.uid === uid && isOlder(resourceVersion, here.resourceVersion)) return;
-    this.put(object);
-  }
-
   remove(key: string): void {
     const before = this.#objects.get(key);
     if (!this.#objects.delete(key)) return;
@@ -74,13 +66,4 @@ export class ObjectStore<T extends Stored> {
       this.#onError(error);
     }
   }
-}
-
-/**
- * Versions of one resource are decimal numbers that grow
- * (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions). Of others nothing is said.
- */
-function isOlder(version = '', than = ''): boolean {
-  const numbers = /^\d+$/.test(version) && /^\d+$/.test(than);
-  return numbers && BigInt(version) < BigInt(than);
 }

@@ -5,7 +5,7 @@ import { Backoff, type BackoffLimits } from './backoff.ts';
 import type { KubeClient, ListQuery } from './client.ts';
 import { linesOf } from './lines.ts';
 import { ObjectStore, type OnChange, type Stored } from './object-store.ts';
-import { keyOf, type Resource } from './resource.ts';
+import type { Resource } from './resource.ts';
 import { identityOf, readWatchEvent, type Identity } from './watch-event.ts';
 
 export interface ReflectorOptions<T extends Stored> {
@@ -104,15 +104,6 @@ export class Reflector<T extends Stored> {
     return [...this.#store.values()];
   }
 
-  /**
-   * Shows what the API server answered to our own write before the watch brings it, so that the next look at the object
-   * does not see it as it was. What is not in the store, or is newer there, stays.
-   */
-  wrote(object: T): void {
-    if (this.#store.get(keyOf(object.metadata))?.metadata.uid !== object.metadata.uid) return;
-    this.#store.putUnlessOlder(object);
-  }
-
   start(): void {
     this.#running ??= this.#run();
   }
@@ -177,7 +168,7 @@ export class Reflector<T extends Stored> {
         const call = { signal: this.#stop.signal, timeoutMs: this.#limits.answerMs };
         const page = await client.list(resource, query, { limit, continue: token }, call);
         this.#contactAt = clock.now();
-        for (const item of page.items) keys.add(this.#take(item, (read) => this.#store.put(read)).key);
+        for (const item of page.items) keys.add(this.#take(item).key);
         if (page.continue === undefined) return { keys, version: page.resourceVersion };
         token = page.continue;
       } catch (error) {
@@ -230,19 +221,18 @@ export class Reflector<T extends Stored> {
       this.#store.remove(key);
       this.#version = resourceVersion;
     } else {
-      const put = (read: T) => this.#store.putUnlessOlder(read);
-      this.#version = this.#take(event.object, put).resourceVersion;
+      this.#version = this.#take(event.object).resourceVersion;
     }
   }
 
   /** Stores an object that is there. One we cannot read keeps its place: what we knew of it still stands. */
-  #take(object: unknown, put: (read: T) => void): Identity {
+  #take(object: unknown): Identity {
     const identity = identityOf(object);
     const { key, uid } = identity;
     const read = this.#options.resource.schema.safeParse(object);
     if (read.success) {
       this.#unreadable.delete(key);
-      put(read.data);
+      this.#store.put(read.data);
     } else {
       this.#unreadable.set(key, uid);
       if (this.#store.get(key)?.metadata.uid !== uid) this.#store.remove(key);

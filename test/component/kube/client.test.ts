@@ -78,7 +78,9 @@ describe('the API client', () => {
     ]);
     expect(server.requests[1]?.path).toBe('/apis/example.org/v1/namespaces/ci/widgets/a/status');
     expect(server.requests[1]?.query.get('force')).toBe('true');
-    expect(server.requests[2]?.body).toEqual([{ op: 'test', path: '/metadata/resourceVersion', value: '7' }]);
+    expect(server.requests[2]?.body).toEqual([
+      { op: 'replace', path: '/metadata/resourceVersion', value: '7' },
+    ]);
   });
 
   it('refuses a guarded patch once the object has moved on', async () => {

@@ -306,23 +306,6 @@ describe('the reflector', () => {
     expect(changes).toEqual(['ci/a: none -> uid-1=1']);
   });
 
-  it('shows our own write at once, and does not fall back behind it', async () => {
-    cluster.create('a', 1);
-    await reflect().synced;
-    await eventually(() => server.store.watchers === 1);
-    await inAGap(() => {
-      cluster.resize('a', 2);
-      const written = widgets.schema.parse(cluster.resize('a', 3));
-      reflector!.wrote(written);
-      reflector!.wrote({ ...written, metadata: { ...written.metadata, uid: 'another' } });
-      reflector!.wrote({ ...written, metadata: { ...written.metadata, name: 'b' } });
-    });
-    await sees({ a: 3 });
-    cluster.create('c', 1);
-    await sees({ a: 3, c: 1 });
-    expect(changes).toEqual(['ci/a: none -> uid-1=1', 'ci/a: uid-1=1 -> uid-1=3', 'ci/c: none -> uid-2=1']);
-  });
-
   it('stops at any time, at once', async () => {
     server.fault = () => true;
     reflect();

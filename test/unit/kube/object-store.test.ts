@@ -44,15 +44,6 @@ describe('the object store', () => {
     expect(changes.slice(1)).toEqual(['ci/a: u1@1 -> none', 'ci/a: none -> u2@9']);
   });
 
-  it('does not fall back to an older version that comes late', () => {
-    const { store, changes } = bench();
-    store.put(object('a', 'u1', '10'));
-    store.putUnlessOlder(object('a', 'u1', '9'));
-    store.putUnlessOlder(object('a', 'u1', '11'));
-    store.putUnlessOlder(object('a', 'u2', '5'));
-    expect(changes.slice(1)).toEqual(['ci/a: u1@10 -> u1@11', 'ci/a: u1@11 -> none', 'ci/a: none -> u2@5']);
-  });
-
   it('tells enough to follow it, whatever happens', () => {
     const step = fc.record({
       name: fc.constantFrom('a', 'b', 'c'),
