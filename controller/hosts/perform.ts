@@ -50,7 +50,7 @@ export async function perform(command: Command, ground: Ground): Promise<Command
         return await remove(command, ground);
     }
   } catch (error) {
-    return outcomeOf(error);
+    return outcomeOf(error, command);
   }
 }
 
@@ -99,7 +99,11 @@ async function create(
   try {
     const operation = await session.client.start(requestOf(command, project));
     const ended = await session.operationEnd(operation);
-    if (ended.succeeded) return { kind: 'done' };
+    if (ended.succeeded) {
+      // Its end may be told before the start that was part of it.
+      inventory.started(definition.name, Date.parse(operation.created_at));
+      return { kind: 'done' };
+    }
     // A failed operation has no code. What is there now tells whether it failed because the instance exists.
     await session.refresh(definition.name);
     const existing = inventory.get(definition.name);
@@ -163,12 +167,15 @@ async function remove(
   return reached ? { kind: 'done' } : { kind: 'failed', message: ended.error };
 }
 
-function outcomeOf(error: unknown): CommandOutcome {
+function outcomeOf(error: unknown, { verb }: Command): CommandOutcome {
   if (error instanceof IncusError) {
     switch (error.kind) {
       case 'Refused':
       case 'Forbidden':
-        return { kind: 'refused', reason: `Incus${error.kind}`, message: error.message };
+        // What we ask for is wrong only where we ask for something of the job's. Elsewhere the instance has moved on.
+        return verb === 'create' || verb === 'resolve'
+          ? { kind: 'refused', reason: `Incus${error.kind}`, message: error.message }
+          : { kind: 'failed', message: error.message };
       case 'Unknown':
       case 'ServerError':
         return { kind: 'unknown', message: error.message };

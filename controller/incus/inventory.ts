@@ -106,6 +106,13 @@ export class Inventory {
     this.#expected.delete(name);
   }
 
+  /** Notes that an instance was started, by one who knows, unless that is known already. */
+  started(name: string, startedAt: number): void {
+    const instance = this.#instances.get(name) ?? this.#expected.get(name);
+    if (!instance || instance.everStarted) return;
+    this.#instances.set(name, { ...instance, status: 'Running', everStarted: true, startedAt });
+  }
+
   /** Takes in one event. Returns what it changed, if it is about an instance. */
   apply(event: IncusEvent): Change | undefined {
     if (event.type === 'operation') return this.operation(event.metadata);

@@ -31,6 +31,7 @@ export type Instance = z.infer<typeof Instance>;
 export const Operation = z.object({
   id: z.string(),
   description: z.string().default(''),
+  created_at: z.string(),
   status: z.string(),
   status_code: z.int(),
   resources: z.record(z.string(), z.array(z.string())).nullish(),

@@ -80,7 +80,7 @@ export class Transport {
       return answer;
     } catch (error) {
       deadline.end();
-      throw deadline.explain(what(request), error);
+      throw this.#explain(deadline, what(request), error);
     }
   }
 
@@ -99,10 +99,22 @@ export class Transport {
         await readBody(request, answer, deadline, request.maxBytes ?? 4 * 2 ** 20),
       );
     } catch (error) {
-      throw deadline.explain(what(request), error);
+      throw this.#explain(deadline, what(request), error);
     } finally {
       deadline.end();
     }
+  }
+
+  #explain(deadline: Deadline, request: string, error: unknown): Error {
+    const explained = deadline.explain(request, error);
+    if (explained instanceof ApiError && explained.status === 0) {
+      // What one connection suffered from, the idle ones may too. Do not wait for each of them in turn.
+      for (const agent of [this.#http, this.#https]) {
+        for (const sockets of Object.values(agent.freeSockets))
+          sockets?.forEach((socket) => socket.destroy());
+      }
+    }
+    return explained;
   }
 
   /** Sends the request and waits for the head of an answer that is a success. */

@@ -57,9 +57,11 @@ function goOn(draft: Draft, { blocked }: Step): void {
     draft.condition('Reconciling', yes(blocked.reason, blocked.message));
     return;
   }
-  const message = findCondition(draft.status.conditions, 'Admitted')?.message ?? 'the job has not finished';
-  draft.condition('Ready', no(phase, phase === 'Pending' ? message : 'the job has not finished'));
-  draft.condition('Reconciling', yes(phase, 'the job has not finished'));
+  const admitted = findCondition(draft.status.conditions, 'Admitted');
+  const waiting = phase === 'Pending' && admitted?.status === 'False' ? admitted : undefined;
+  const reason = waiting?.reason ?? phase;
+  draft.condition('Ready', no(reason, waiting?.message ?? 'the job has not finished'));
+  draft.condition('Reconciling', yes(reason, 'the job has not finished'));
 }
 
 function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed, time: string): void {

@@ -9,7 +9,7 @@ export interface SshUserOptions {
   incus?: IncusServer;
   /** Member of incus-admin, whose members may open Incus's socket. Default: yes, when there is an Incus server. */
   incusGroup?: boolean;
-  /** May run `sudo -n incus …` as root, and nothing else. Default: yes, when there is an Incus server. */
+  /** May run the one command of `via: Sudo` as root, and nothing else. Default: yes, when there is an Incus server. */
   sudo?: boolean;
 }
 
@@ -18,8 +18,7 @@ export const sshUserMark = 'cijob bench in ';
 
 /**
  * A system user of the machine's, made for one test as an operator makes one for the controller: no password, no privileges
- * but the way to Incus. Real `sudo` and the real `incus` are used; that they reach this bench's Incus and no other
- * comes from an environment file that the sudo rule names (on a real host there is only one Incus, and no such line).
+ * but the way to Incus.
  */
 export class SshUser implements AsyncDisposable {
   readonly name: string;
@@ -58,13 +57,9 @@ export class SshUser implements AsyncDisposable {
   }
 
   async #allowSudo(dir: string, incus: IncusServer): Promise<void> {
-    const environment = join(dir, 'sudo.env');
-    const lines = Object.entries(incus.env).map(([name, value]) => `${name}=${value}\n`);
-    await writeFile(environment, lines.join(''), { mode: 0o600 });
-    const rules = [
-      `Defaults:${this.name} env_file=${environment}`,
-      `${this.name} ALL=(root) NOPASSWD: /usr/bin/incus`,
-    ];
+    // A colon separates words in sudoers.
+    const command = `/usr/bin/socat STDIO UNIX-CONNECT\\:${incus.socketPath}`;
+    const rules = [`${this.name} ALL=(root) NOPASSWD: ${command}`];
     const draft = join(dir, 'sudoers');
     await writeFile(draft, `${rules.join('\n')}\n`, { mode: 0o440 });
     await runOk('visudo', ['--check', '--quiet', '--file', draft]);

@@ -17,7 +17,7 @@ export interface SshdOptions extends SshUserOptions {
 }
 
 /** The Debian packages that hold what `Sshd` and `SshUser` use. */
-export const sshPackages = ['openssh-server', 'openssh-client', 'sudo'];
+export const sshPackages = ['openssh-server', 'openssh-client', 'sudo', 'socat'];
 
 /**
  * A real OpenSSH server on loopback, with a host key, a client key and a user of its own. The user logs in by key only;
