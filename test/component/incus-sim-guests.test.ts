@@ -128,7 +128,7 @@ describe('the runner in a simulated guest keeps the contract', () => {
     for (const { operation } of [first, second, third])
       expect(await operation()).toMatchObject({ status: 'Success', metadata: { return: 5 } });
     expect(sim.runs(name)).toBe(1);
-    expect(sim.instance(name)?.guest.runner.launches).toBe(3);
+    expect(sim.lives.map(({ counts }) => counts)).toEqual([{ runs: 1, launches: 3 }]);
   });
 
   test('a command over its time is stopped by the guest, and the log stays', async () => {
@@ -321,6 +321,22 @@ describe('virtual machines differ from containers as measured', () => {
       sim.close();
     }
   });
+});
+
+test('after a GET of a FIFO, a reboot from inside never ends and holds everything up', async () => {
+  simulate({ files: { '/artifacts/fifo': { kind: 'fifo' } } });
+  const name = await create();
+  const file = (path: string) =>
+    speak.request('GET', `/1.0/instances/${name}/files?path=${path}`, { abortAfter: 50 });
+  await expect(file('/artifacts/fifo')).rejects.toThrow();
+  expect((await file('/etc/passwd')).status, 'until then all goes on').toBe(200);
+  await exec(name, { command: ['reboot', '-f'], 'record-output': true });
+  await pass(10);
+  await expect(file('/etc/passwd')).rejects.toThrow();
+  const removed = await speak.request('DELETE', `/1.0/instances/${name}`);
+  const { operation } = JSON.parse(removed.text) as { operation: string };
+  await settle();
+  expect((await speak.request('GET', operation)).text).toContain('busy running a \\"restart\\" operation');
 });
 
 test('an instance half made when incusd died cannot be started, and can be deleted', async () => {

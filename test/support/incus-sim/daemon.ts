@@ -3,10 +3,11 @@ import { EventHub } from './events.ts';
 import { Execs } from './execs.ts';
 import type { GuestScript } from './guest-script.ts';
 import type { HostFiles } from './host-files.ts';
-import { SimInstance } from './instance.ts';
+import { type Config, SimInstance } from './instance.ts';
 import { type Operation, Operations } from './operations.ts';
 import { Power } from './power.ts';
 import { Refusal } from './reply.ts';
+import type { RunnerCounts } from './runner.ts';
 import type { SimProject, Store } from './store.ts';
 import { checkRecord, checkRequest, type CreateBody, type ExecBody } from './validation.ts';
 import { OperationFailure, Work } from './work.ts';
@@ -30,6 +31,14 @@ export interface DaemonParts {
   guest: (name: string) => GuestScript;
 }
 
+/** What is remembered of an instance: little, so that thousands may come and go. */
+export interface Life {
+  name: string;
+  /** As it was asked for. */
+  config: Config;
+  counts: RunnerCounts;
+}
+
 /**
  * What incusd does to instances, in the order, with the events and in the words that were observed on Incus 6.0.4.
  * HTTP is elsewhere; what outlives a kill is in the Store.
@@ -39,8 +48,8 @@ export class Daemon {
   readonly hub: EventHub;
   readonly operations: Operations;
   readonly power: Power;
-  /** Every instance ever made, also those deleted since: what a test asks at the end. */
-  readonly everMade: SimInstance[] = [];
+  /** Every instance ever made, also those deleted since, in order. */
+  readonly lives: Life[] = [];
   readonly #work: Work;
   readonly #execs: Execs;
 
@@ -152,7 +161,7 @@ export class Daemon {
     );
     instance.busy = 'create';
     project.instances.set(body.name, instance);
-    this.everMade.push(instance);
+    this.lives.push({ name: body.name, config: body.config ?? {}, counts: instance.guest.runner.counts });
     return instance;
   }
 }

@@ -109,7 +109,7 @@ export class HttpFace {
 
   #arrived(request: SimRequest): RequestFault | undefined {
     const { method, path, query, body } = request;
-    this.#parts.requests.entries.push({ method, path, query: query.toString(), body: body.toString() });
+    this.#parts.requests.add({ method, path, query: query.toString(), body: body.toString() });
     return this.#parts.faults.take(request);
   }
 

@@ -9,9 +9,16 @@ export interface LoggedRequest {
   body: string;
 }
 
-/** All requests that came in. */
+/** The requests that came in. */
 export class RequestLog {
+  /** How many of the latest are kept. All, unless a test runs for long. */
+  keep = Infinity;
   readonly entries: LoggedRequest[] = [];
+
+  add(entry: LoggedRequest): void {
+    this.entries.push(entry);
+    if (this.entries.length > this.keep) this.entries.shift();
+  }
 
   /** Those that match, oldest first. */
   of(match: RequestMatch): LoggedRequest[] {

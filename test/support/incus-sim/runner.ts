@@ -29,15 +29,20 @@ export interface Machine {
   poweroff(): void;
 }
 
+/** What a test asks in the end. It outlives the instance. */
+export interface RunnerCounts {
+  /** How often the job's command was really run. More than 1 is a broken promise. */
+  runs: number;
+  /** How often the runner was launched, attaching included. */
+  launches: number;
+}
+
 /**
  * The guest's runner as the contract wants it: starts the command at most once in an instance; a further launch
  * attaches, waits and returns the same code; the part that runs the command outlives whatever launched it.
  */
 export class Runner {
-  /** How often the job's command was really run. More than 1 is a broken promise. */
-  runs = 0;
-  /** How often the runner was launched, attaching included. */
-  launches = 0;
+  readonly counts: RunnerCounts = { runs: 0, launches: 0 };
   readonly #machine: Machine;
   #begun = false;
   #alive = false;
@@ -58,7 +63,7 @@ export class Runner {
 
   /** Starts or attaches. `onExit` is called once, with the code that the front returns. Returns how to kill the front. */
   launch(launch: Launch, onExit: (code: number) => void): () => void {
-    this.launches += 1;
+    this.counts.launches += 1;
     this.#fronts.add(onExit);
     if (this.#code !== undefined) this.#exit(this.#code);
     else if (!this.#begun) this.#begin(launch);
@@ -88,7 +93,7 @@ export class Runner {
       this.#finish(bootstrapCode, script, error);
       return;
     }
-    this.runs += 1;
+    this.counts.runs += 1;
     this.#alive = true;
     const { runMs = 1, log = '' } = script;
     this.#machine.files.write(logPath, '');

@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:net';
 import { type Duplex, duplexPair } from 'node:stream';
 import { type Clock, systemClock } from '../../../controller/clock.ts';
-import { Daemon, type Timings } from './daemon.ts';
+import { Daemon, type Life, type Timings } from './daemon.ts';
 import { Faults } from './faults.ts';
 import type { GuestScript } from './guest-script.ts';
 import { HostFiles } from './host-files.ts';
@@ -123,11 +123,14 @@ export class IncusSim {
     return [...(this.store.projects.get(project)?.instances.keys() ?? [])];
   }
 
+  /** Every instance ever made, also those deleted since, with what its runner did. */
+  get lives(): readonly Life[] {
+    return this.daemon.lives;
+  }
+
   /** How often the job's command was really run in instances of that name, also in those deleted since. */
   runs(name: string): number {
-    return this.daemon.everMade
-      .filter((instance) => instance.name === name)
-      .reduce((sum, { guest }) => sum + guest.runner.runs, 0);
+    return this.lives.filter((life) => life.name === name).reduce((sum, { counts }) => sum + counts.runs, 0);
   }
 
   #accept(connection: Duplex): void {
