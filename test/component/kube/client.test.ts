@@ -1,4 +1,4 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { systemClock } from '../../../controller/clock.ts';
 import { ApiError, hasReason } from '../../../controller/kube/api-error.ts';
 import { KubeClient } from '../../../controller/kube/client.ts';
@@ -206,6 +206,15 @@ describe('the API client', () => {
     };
     const error = await failure(client.get(widgets, a, { timeoutMs: 50 }));
     expect(error).toMatchObject({ status: 0, reason: 'Timeout' });
+  });
+
+  it('gives up the idle connections too when one has died', async () => {
+    widgetWriter(server.store).create('a');
+    await Promise.all([1, 2, 3].map(() => client.get(widgets, a)));
+    expect(server.sockets.size).toBe(3);
+    server.fault = () => true;
+    expect(await failure(client.get(widgets, a, { timeoutMs: 50 }))).toMatchObject({ reason: 'Timeout' });
+    await vi.waitFor(() => expect(server.sockets.size).toBe(0), { timeout: 5000 });
   });
 
   it('has patience with a body that comes slowly', async () => {
