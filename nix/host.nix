@@ -1,0 +1,178 @@
+# The Incus host: a NixOS module that prepares a machine for the controller.
+#
+#   { imports = [ cijob-controller.nixosModules.host ];
+#     services.cijob-host = { enable = true; authorizedKeys = [ "ssh-ed25519 AAAA…" ]; }; }
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+
+let
+  cfg = config.services.cijob-host;
+  inherit (lib) mkOption types;
+in
+{
+  options.services.cijob-host = {
+    enable = lib.mkEnableOption "an Incus host for cijob-controller";
+
+    user = mkOption {
+      type = types.str;
+      default = "cijob";
+      description = "The user the controller logs in as (IncusHost: spec.connection.ssh.user).";
+    };
+    authorizedKeys = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      description = "Public keys of the controller.";
+    };
+    via = mkOption {
+      type = types.enum [
+        "Socket"
+        "Sudo"
+      ];
+      default = "Socket";
+      description = ''
+        As in the IncusHost. Socket: the user is in incus-admin and SSH forwards Incus's socket. Sudo: the user may run
+        `sudo -n incus query …` and nothing else. Either way the user can do anything Incus can: the project's
+        restrictions guard against jobs, not against the controller.
+      '';
+    };
+
+    project = mkOption {
+      type = types.str;
+      default = "cijob";
+      description = "The Incus project of the jobs, restricted (IncusHost: spec.project).";
+    };
+    storagePool = mkOption {
+      type = types.str;
+      default = "default";
+      description = "The storage pool of the guests' root disks, made with the driver below when it is missing.";
+    };
+    storageDriver = mkOption {
+      type = types.str;
+      default = "dir";
+      description = "Incus storage driver of that pool.";
+    };
+    network = mkOption {
+      type = types.nullOr types.str;
+      default = null;
+      example = "incusbr0";
+      description = "A managed network for the guests. Null: guests have no network card.";
+    };
+
+    directory = mkOption {
+      type = types.str;
+      default = "/var/lib/cijob";
+      description = "Where snapshots and staged outputs are put; it belongs to the user.";
+    };
+    allowedSources = mkOption {
+      type = types.listOf types.str;
+      default = [
+        cfg.directory
+        "/nix/store"
+      ];
+      defaultText = lib.literalExpression ''[ directory "/nix/store" ]'';
+      description = ''
+        Host directories that guests may mount from, symbolic links followed; Incus itself enforces it. Say the same in
+        the IncusHost. Staged outputs are links into the store, hence /nix/store.
+      '';
+    };
+    limits = mkOption {
+      type = types.attrsOf types.str;
+      default = { };
+      example = {
+        instances = "16";
+        cpu = "32";
+        memory = "64GiB";
+      };
+      description = "Limits of the whole project, without the `limits.` before their names.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    users.groups.${cfg.user} = { };
+    users.users.${cfg.user} = {
+      isSystemUser = true;
+      group = cfg.user;
+      home = cfg.directory;
+      # `Sudo` runs commands; `Socket` needs sftp, which needs a shell that is none of nologin's.
+      shell = pkgs.bashInteractive;
+      extraGroups = lib.optional (cfg.via == "Socket") "incus-admin";
+      openssh.authorizedKeys.keys = cfg.authorizedKeys;
+    };
+    services.openssh.enable = lib.mkDefault true;
+
+    security.sudo.extraRules = lib.optional (cfg.via == "Sudo") {
+      users = [ cfg.user ];
+      commands = [
+        {
+          command = "/run/current-system/sw/bin/incus query *";
+          options = [ "NOPASSWD" ];
+        }
+      ];
+    };
+
+    systemd.tmpfiles.rules = [
+      # The user's, and readable by all: in a restricted project a container sees the files as nobody's.
+      "d ${cfg.directory} 0755 ${cfg.user} ${cfg.user} -"
+      "d ${cfg.directory}/snapshots 0755 ${cfg.user} ${cfg.user} -"
+      "d ${cfg.directory}/staged 0755 ${cfg.user} ${cfg.user} -"
+    ];
+
+    # Incus on NixOS wants the nftables firewall.
+    networking.nftables.enable = lib.mkDefault true;
+    virtualisation.incus = {
+      enable = true;
+      preseed = {
+        storage_pools = [
+          {
+            name = cfg.storagePool;
+            driver = cfg.storageDriver;
+          }
+        ];
+        projects = [
+          {
+            name = cfg.project;
+            description = "CiJobs";
+            config = {
+              # Images are those of the default project, where nix/incus/import puts them. Profiles are the project's
+              # own, so that nobody widens it by a profile of another.
+              "features.images" = "false";
+              "features.profiles" = "true";
+              # Forbids nearly everything; disks by host path are then allowed again, below these directories only.
+              restricted = "true";
+              "restricted.devices.disk" = "allow";
+              "restricted.devices.disk.paths" = lib.concatStringsSep "," cfg.allowedSources;
+            }
+            // lib.optionalAttrs (cfg.network != null) {
+              "restricted.networks.access" = cfg.network;
+            }
+            // lib.mapAttrs' (limit: value: lib.nameValuePair "limits.${limit}" value) cfg.limits;
+          }
+        ];
+        profiles = [
+          {
+            name = "default";
+            project = cfg.project;
+            devices = {
+              root = {
+                type = "disk";
+                path = "/";
+                pool = cfg.storagePool;
+              };
+            }
+            // lib.optionalAttrs (cfg.network != null) {
+              eth0 = {
+                type = "nic";
+                name = "eth0";
+                network = cfg.network;
+              };
+            };
+          }
+        ];
+      };
+    };
+  };
+}
