@@ -26,42 +26,70 @@ export async function ensurePackages(
 ): Promise<void> {
   const missing = await missingPackages(names);
   if (missing.length === 0) return;
-  const byHand = `apt-get install --no-install-recommends ${missing.join(' ')}`;
   const os = await osRelease();
-  if (os['ID'] !== 'debian' && os['ID_LIKE']?.includes('debian') !== true) {
-    throw new Error(
-      `These Debian packages are needed ${reason}: ${missing.join(', ')}. ` +
-        `This machine is not Debian but ${os['PRETTY_NAME'] ?? 'unknown'}: run this on a Debian 12 (or newer) machine.`,
-    );
-  }
-  if (process.getuid?.() !== 0) {
-    throw new Error(
-      `These packages are needed ${reason}: ${missing.join(', ')}. ` +
-        `Run this as root, which installs them, or install them by hand: ${byHand}`,
-    );
-  }
+  const release = os['VERSION_CODENAME'] ?? 'stable';
+  const refusal = whyNotInstallable(missing, reason, os, process.getuid?.() === 0);
+  if (refusal !== undefined) throw new Error(refusal);
   onProgress(`installing ${missing.join(', ')} ${reason}`);
   const started = performance.now();
   await withTemporarySources(async (apt) => {
-    if ((await unavailable(apt, missing)).length > 0) await aptGet(apt, ['update'], onProgress);
+    const update = () => aptGet(apt, ['update'], onProgress);
+    const install = () =>
+      aptGet(apt, ['install', '--yes', '--no-install-recommends', '--no-upgrade', ...missing], onProgress);
+    const listed = (await unavailable(apt, missing)).length === 0;
+    if (!listed) await update();
     const backported = await unavailable(apt, missing);
     if (backported.length > 0) {
-      const suite = `${os['VERSION_CODENAME'] ?? 'stable'}-backports`;
+      const suite = `${release}-backports`;
       onProgress(`${backported.join(', ')} are not in this release: looking in ${suite}`);
-      await apt.addSuite(suite, os['VERSION_CODENAME'] ?? 'stable');
-      await aptGet(apt, ['update'], onProgress);
+      await apt.addSuite(suite, release);
+      await update();
     }
-    await withServicesHeldBack(() =>
-      aptGet(apt, ['install', '--yes', '--no-install-recommends', '--no-upgrade', ...missing], onProgress),
-    );
+    await withServicesHeldBack(async () => {
+      try {
+        await install();
+      } catch (error) {
+        // Old lists name files that the mirror has no more.
+        if (!listed) throw error;
+        await update();
+        await install();
+      }
+    });
   });
   const stillMissing = await missingPackages(missing);
   if (stillMissing.length > 0) {
     throw new Error(
-      `apt-get installed no ${stillMissing.join(', ')}, needed ${reason}. Try by hand: ${byHand}`,
+      `apt-get installed no ${stillMissing.join(', ')}, needed ${reason}, and yet did not fail`,
     );
   }
   onProgress(`installed ${missing.join(', ')} in ${((performance.now() - started) / 1000).toFixed(0)} s`);
+}
+
+/**
+ * What to tell people on whose machine the packages cannot be installed, or undefined where they can.
+ *
+ * @param os the variables of os-release(5)
+ */
+export function whyNotInstallable(
+  missing: readonly string[],
+  reason: string,
+  os: Readonly<Record<string, string>>,
+  isRoot: boolean,
+): string | undefined {
+  if (os['ID'] !== 'debian' && os['ID_LIKE']?.split(' ').includes('debian') !== true) {
+    return (
+      `These Debian packages are needed ${reason}: ${missing.join(', ')}. ` +
+      `This machine is not Debian but ${os['PRETTY_NAME'] ?? 'unknown'}: run this on a Debian 12 (or newer) machine.`
+    );
+  }
+  if (!isRoot) {
+    return (
+      `These packages are needed ${reason}: ${missing.join(', ')}. Run this as root, which installs them, or install ` +
+      `them by hand: apt-get install --no-install-recommends ${missing.join(' ')} ` +
+      `(those your release has not are in its suite ${os['VERSION_CODENAME'] ?? 'stable'}-backports)`
+    );
+  }
+  return undefined;
 }
 
 /** Those of the packages that dpkg does not hold as fully installed; all of them where there is no dpkg. */
@@ -101,7 +129,14 @@ async function withTemporarySources(use: (apt: Apt) => Promise<void>): Promise<v
     await use({
       options,
       addSuite: async (suite, like) => {
-        const mirror = await mirrorOf(like, options);
+        const sources = await configuredSources(options);
+        if (sources.has(suite)) return;
+        const mirror = sources.get(like);
+        if (mirror === undefined) {
+          throw new Error(
+            `apt has no source for ${like} main, so its mirror is unknown: see /etc/apt/sources.list and sources.list.d`,
+          );
+        }
         const signedBy = existsSync(archiveKeyring) ? `[signed-by=${archiveKeyring}] ` : '';
         await writeFile(join(parts, `${suite}.list`), `deb ${signedBy}${mirror} ${suite} main\n`);
       },
@@ -111,25 +146,19 @@ async function withTemporarySources(use: (apt: Apt) => Promise<void>): Promise<v
   }
 }
 
-/** Where this machine gets a suite from. apt itself reads its configuration, in whichever of its formats. */
-async function mirrorOf(suite: string, options: readonly string[]): Promise<string> {
+/**
+ * The mirror of each suite whose component `main` this machine is set up for. apt itself reads its configuration, in
+ * whichever of its formats.
+ */
+async function configuredSources(options: readonly string[]): Promise<Map<string, string>> {
   const format = '$(RELEASE)\t$(COMPONENT)\t$(REPO_URI)';
-  const targets = await runOk('apt-get', [
-    ...options,
-    'indextargets',
-    '--no-release-info',
-    '--format',
-    format,
-    'Created-By: Packages',
-  ]);
-  const rows = targets.split('\n').map((line) => line.split('\t'));
-  const mirror = rows.find(([release, component]) => release === suite && component === 'main')?.[2];
-  if (!mirror) {
-    throw new Error(
-      `apt has no source for ${suite} main, so its mirror is unknown: see /etc/apt/sources.list and sources.list.d`,
-    );
-  }
-  return mirror;
+  const what = ['indextargets', '--no-release-info', '--format', format, 'Created-By: Packages'];
+  const rows = (await runOk('apt-get', [...options, ...what])).split('\n').map((line) => line.split('\t'));
+  return new Map(
+    rows.flatMap(([suite, component, mirror]) =>
+      suite && mirror && component === 'main' ? [[suite, mirror] as const] : [],
+    ),
+  );
 }
 
 /** Those of the packages of which apt knows no version it could install. */
