@@ -7,6 +7,9 @@ export const apiVersion = `${group}/${version}`;
 /** The finalizer that keeps a CiJob until its instance is gone. */
 export const instanceCleanupFinalizer = `${group}/instance-cleanup`;
 
+/** On a CiJob that is being deleted: let go of it although its host cannot be seen. What is there stays there. */
+export const forceCleanupAnnotation = `${group}/force-cleanup`;
+
 /** The part of `metav1.ObjectMeta` that we read. Everything else is kept out of memory. */
 export const ObjectMeta = z.object({
   name: z.string(),

@@ -14,6 +14,7 @@ import { namespaces } from '../kube/resources.ts';
 import { readSecret } from '../kube/secrets.ts';
 import { Transport } from '../kube/transport.ts';
 import { Engine } from '../reconcile/engine.ts';
+import { OrphanSweep } from '../reconcile/orphan-sweep.ts';
 import { defaultPatience } from '../reconcile/observed.ts';
 import { serveTelemetry } from '../telemetry/http.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
@@ -28,6 +29,7 @@ export interface ControllerOptions {
   metricsAddress: string;
   concurrency: number;
   hostGraceSeconds: number;
+  orphanGraceSeconds: number;
   logLevel: LogLevel;
   logFormat: 'json' | 'text';
 }
@@ -133,6 +135,17 @@ export async function controller(options: ControllerOptions): Promise<number> {
             instance === undefined ? undefined : pool.ownerOf(host, instance),
           );
         },
+        drift(host, instance, kind) {
+          metrics.drift.increment({ host, kind });
+          log.warn({ host, instance, kind }, 'instance changed behind our back');
+          const job = cluster.job(pool.ownerOf(host, instance) ?? '');
+          if (!job) return;
+          const note = `instance ${instance} on host ${host} was changed by somebody else: ${kind}`;
+          recorder.record(
+            { apiVersion, kind: 'CiJob', ...job.metadata },
+            { type: 'Warning', reason: `Instance${kind}`, action: 'Observe', note },
+          );
+        },
         command(host, verb, outcome, seconds) {
           metrics.incusCommands.increment({ host, verb, outcome });
           metrics.incusCommandSeconds.observe({ host, verb, outcome }, seconds);
@@ -212,12 +225,29 @@ export async function controller(options: ControllerOptions): Promise<number> {
       queueDepths: () => [{ labels: { name: 'cijob' }, value: cluster.engine.queue.depth }],
       queueUnfinished: () => [{ labels: { name: 'cijob' }, value: cluster.engine.queue.unfinishedSeconds }],
     } satisfies typeof metrics.sources);
+    const sweep = new OrphanSweep({
+      clock,
+      hosts: pool,
+      jobs: () => cluster.jobUids(),
+      grace: options.orphanGraceSeconds * 1000,
+      onRemoved(host, instance) {
+        metrics.orphansRemoved.increment({ host });
+        log.warn(
+          { host, instance: instance.name, uid: instance.labels['uid'] },
+          'removed an orphan: its CiJob is gone',
+        );
+      },
+      onError: (host, instance, why) =>
+        log.warn({ host, instance: instance.name, why }, 'an orphan could not be removed'),
+    });
     await cluster.start();
+    sweep.start();
     log.info({ jobs: cluster.jobs().length, hosts: pool.all().length }, 'reconciling');
     await new Promise<void>((resolve) => {
       if (stopping.signal.aborted) resolve();
       else stopping.signal.addEventListener('abort', () => resolve(), { once: true });
     });
+    sweep.stop();
     // A process that has lost its lease may not write any more: another one does.
     if (lost === undefined) await cluster.stop();
     await pool.close();

@@ -62,6 +62,7 @@ export async function run(options: RunOptions): Promise<number> {
         }
         engine.hostChanged(host, instance, undefined);
       },
+      drift: (host, instance, kind) => say(`instance ${instance} on ${host}: ${kind} by somebody else`),
       command: () => undefined,
       eventLag: () => undefined,
       request: () => undefined,

@@ -29,10 +29,23 @@ export type HostState =
 export interface HostEvents {
   /** An instance changed, or, when undefined, the host or all of its instances. */
   changed(host: string, instance: string | undefined): void;
+  /** Somebody else did something to an instance of ours. */
+  drift(host: string, instance: string, kind: Drift): void;
   command(host: string, verb: Verb, outcome: CommandOutcome['kind'], seconds: number): void;
   eventLag(host: string, seconds: number): void;
   request(host: string, method: string, path: string): void;
 }
+
+/** What was done to an instance behind our back. */
+export type Drift = 'Stopped' | 'Restarted' | 'Paused' | 'Deleted' | 'DevicesChanged';
+
+const drifts: Readonly<Record<string, Drift>> = {
+  'instance-stopped': 'Stopped',
+  'instance-shutdown': 'Stopped',
+  'instance-restarted': 'Restarted',
+  'instance-paused': 'Paused',
+  'instance-deleted': 'Deleted',
+};
 
 export interface HostOptions {
   name: string;
@@ -60,6 +73,8 @@ export class Host {
   #observedAt = 0;
   readonly #options: HostOptions;
   readonly #stop = new AbortController();
+  /** Instances that a command of ours is changing. */
+  readonly #changing = new Set<string>();
   readonly #starts: PQueue;
   readonly #done: Promise<void>;
 
@@ -108,12 +123,14 @@ export class Host {
   /** Carries out one command. Never rejects. Creations wait for each other as `maxConcurrentStarts` says. */
   async perform(command: Command): Promise<CommandOutcome> {
     const started = this.#options.clock.now();
+    const { verb, instance } = command;
+    const changes = verb === 'create' || verb === 'stop' || verb === 'delete';
+    if (changes) this.#changing.add(instance);
     const outcome =
-      command.verb === 'create'
-        ? await this.#starts.add(() => this.#attempt(command))
-        : await this.#attempt(command);
+      verb === 'create' ? await this.#starts.add(() => this.#attempt(command)) : await this.#attempt(command);
+    if (changes) this.#changing.delete(instance);
     const seconds = (this.#options.clock.now() - started) / 1000;
-    this.#options.events.command(this.name, command.verb, outcome.kind, seconds);
+    this.#options.events.command(this.name, verb, outcome.kind, seconds);
     return outcome;
   }
 
@@ -170,6 +187,8 @@ export class Host {
           changed: (instance) => {
             if (this.#session) events.changed(this.name, instance);
           },
+          lifecycle: (action, instance) => this.#noteDrift(instance, drifts[action]),
+          devicesChanged: (instance) => this.#noteDrift(instance, 'DevicesChanged'),
           eventLag: (milliseconds) => events.eventLag(this.name, milliseconds / 1000),
           request: (method, path) => events.request(this.name, method, path),
         },
@@ -203,6 +222,13 @@ export class Host {
       this.#session = undefined;
       this.#observedAt = clock.now();
     }
+  }
+
+  #noteDrift(instance: string, kind: Drift | undefined): void {
+    if (kind === undefined || this.#changing.has(instance)) return;
+    const { events, controllerId } = this.#options;
+    if (this.inventory.get(instance)?.labels['controller'] !== controllerId) return;
+    events.drift(this.name, instance, kind);
   }
 
   #down(error: unknown): void {

@@ -107,11 +107,11 @@ export class HostPool {
 
   /** Every instance that this installation made for a job, on hosts that are connected. */
   instancesOf(uid: string): Located[] {
-    return this.#ours().filter(({ instance }) => instance.labels['uid'] === uid);
+    return this.ours().filter(({ instance }) => instance.labels['uid'] === uid);
   }
 
   /** Every instance of this installation, on hosts that are connected. */
-  #ours(): Located[] {
+  ours(): Located[] {
     return this.all().flatMap((host) =>
       host.state.kind === 'up'
         ? [...host.inventory.all()]

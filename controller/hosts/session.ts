@@ -13,6 +13,10 @@ import type { Link } from './link.ts';
 export interface SessionEvents {
   /** Something about an instance changed; undefined: anything may have. */
   changed(instance: string | undefined): void;
+  /** Something happened to an instance. Told before the inventory shows it. */
+  lifecycle(action: string, instance: string): void;
+  /** An instance was read anew and has other devices than before. */
+  devicesChanged(instance: string): void;
   /** Milliseconds between an event's own time and its arrival. */
   eventLag(milliseconds: number): void;
   request(method: string, path: string): void;
@@ -161,8 +165,13 @@ export class Session {
 
   /** Reads one instance anew. */
   async refresh(name: string): Promise<void> {
+    const before = this.#inventory.get(name);
     try {
-      this.#inventory.put(name, await this.client.instance(name));
+      const instance = await this.client.instance(name);
+      this.#inventory.put(name, instance);
+      if (before && JSON.stringify(before.devices) !== JSON.stringify(instance.devices)) {
+        this.#events.devicesChanged(name);
+      }
     } catch (error) {
       if (!(error instanceof IncusError && error.kind === 'NotFound')) throw error;
       this.#inventory.put(name, undefined);
@@ -187,6 +196,7 @@ export class Session {
   }
 
   #apply(event: IncusEvent): void {
+    if (event.type === 'lifecycle') this.#events.lifecycle(event.metadata.action, event.metadata.name ?? '');
     const change = this.#inventory.apply(event);
     if (event.type === 'operation') this.#settle(event.metadata.id, false);
     if (!change) return;

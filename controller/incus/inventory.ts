@@ -200,16 +200,22 @@ export class Inventory {
   }
 }
 
+function statusOf(status: string): InstanceView['status'] {
+  // Ready is what Running becomes once the guest has announced that it is.
+  if (status === 'Running' || status === 'Ready') return 'Running';
+  return status === 'Stopped' ? 'Stopped' : 'Other';
+}
+
 function view(instance: Instance): InstanceView {
   const startedAt = Math.max(0, Date.parse(instance.last_used_at) || 0);
   const labels = Object.entries(instance.config).filter(([key]) => key.startsWith(labelPrefix));
   return {
     name: instance.name,
     type: instance.type,
-    status: instance.status === 'Running' || instance.status === 'Stopped' ? instance.status : 'Other',
+    status: statusOf(instance.status),
     everStarted: startedAt > 0,
     startedAt,
-    announcedReady: instance.config['volatile.last_state.ready'] === 'true',
+    announcedReady: instance.status === 'Ready',
     labels: Object.fromEntries(labels.map(([key, value]) => [key.slice(labelPrefix.length), value])),
     devices: instance.devices,
     operations: new Set(),

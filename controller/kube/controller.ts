@@ -90,13 +90,14 @@ export class ClusterController {
     return this.#jobs.list();
   }
 
-  /** Whether a CiJob with this uid is there, readable or not; undefined while that cannot be known. */
-  hasJob(uid: string): boolean | undefined {
+  job(key: string): CiJob | undefined {
+    return this.#jobs.get(key);
+  }
+
+  /** Uids of all CiJobs, of those we cannot read too; undefined while they are not known. */
+  jobUids(): ReadonlySet<string> | undefined {
     if (!this.#started) return undefined;
-    return (
-      this.#jobs.list().some((job) => job.metadata.uid === uid) ||
-      [...this.#jobs.unreadable.values()].includes(uid)
-    );
+    return new Set([...this.#jobs.list().map((job) => job.metadata.uid), ...this.#jobs.unreadable.values()]);
   }
 
   namespaceLabels(name: string): Readonly<Record<string, string>> {

@@ -36,6 +36,19 @@ export function happenings(before: CiJobStatus | undefined, after: CiJobStatus):
   if (ready?.status === 'Unknown' && findCondition(before?.conditions, 'Ready')?.status !== 'Unknown') {
     told.push(warning(ready.reason, 'Wait', ready.message));
   }
+  const deleted = findCondition(after.conditions, 'InstanceDeleted');
+  if (deleted && deleted.reason !== findCondition(before?.conditions, 'InstanceDeleted')?.reason) {
+    if (deleted.status === 'Unknown') told.push(warning('CleanupBlocked', 'CleanUp', deleted.message));
+    if (deleted.reason === 'Forced') {
+      told.push(
+        warning(
+          'CleanupForced',
+          'CleanUp',
+          'an annotation let go of the job: an instance may be left behind',
+        ),
+      );
+    }
+  }
   return told;
 }
 

@@ -30,7 +30,7 @@ export function planAttempt(job: CiJob, observed: Observed, now: number, patienc
       ),
     };
   }
-  if (instance.status !== 'Running') return notRunning(job, instance, observed, now);
+  if (instance.status !== 'Running') return notRunning(job, instance, observed, now, patience);
   if (!isReady(instance, observed)) return boot(job, instance, now);
   return run(job, instance, observed, now, patience);
 }
@@ -91,7 +91,13 @@ function provision(
   return { phase: 'Provisioning', ...again(job, observed, now, next, 'CreateFailed') };
 }
 
-function notRunning(job: CiJob, instance: InstanceView, observed: Observed, now: number): Step {
+function notRunning(
+  job: CiJob,
+  instance: InstanceView,
+  observed: Observed,
+  now: number,
+  patience: Patience,
+): Step {
   if (instance.operations.size > 0 || observed.memory.inFlight !== undefined)
     return { phase: 'Provisioning' };
   if (!instance.everStarted) {
@@ -101,6 +107,9 @@ function notRunning(job: CiJob, instance: InstanceView, observed: Observed, now:
       commands: at(job, { verb: 'delete', instance: instance.name, uid: job.metadata.uid }),
     };
   }
+  // Paused: it may go on, until its time is up.
+  if (instance.status === 'Other' && !isOverdue(job, now, patience))
+    return { wakeAt: deadline(job, now, patience) };
   const { memory } = observed;
   if (memory.collected || memory.problem?.verb === 'collect') {
     const verdict = memory.collected && verdictOf(job, memory.collected);

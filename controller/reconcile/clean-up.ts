@@ -1,4 +1,5 @@
 import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import { forceCleanupAnnotation } from '../api/meta.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { Observed } from './observed.ts';
@@ -6,8 +7,10 @@ import { isFinished } from './step.ts';
 
 export interface CleanUp {
   commands: { host: string; command: Command }[];
-  /** Nothing of the job is left anywhere, and we can see that. */
+  /** Nothing of the job is left anywhere, and we can see that; or somebody has said to let go of it. */
   clean: boolean;
+  /** Hosts that would have to be seen before the job can be let go. */
+  blockedBy: readonly string[];
   wakeAt?: number;
 }
 
@@ -27,9 +30,15 @@ export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now
   const pauseEnds = failing ? problem.at + pause : 0;
   const commands = now < pauseEnds ? [] : doomed.flatMap((one) => removal(job, one.host, one.instance));
   const gone = !(instance && ours) && host?.kind !== 'down' && memory.inFlight === undefined;
+  const forced =
+    job.metadata.deletionTimestamp !== undefined &&
+    job.metadata.annotations?.[forceCleanupAnnotation] !== undefined;
+  const outOfSight = host?.kind === 'down' ? [status.host ?? '', ...unseen] : unseen;
   return {
     commands,
-    clean: over && strays.length === 0 && unseen.length === 0 && gone,
+    clean:
+      over && ((strays.length === 0 && unseen.length === 0 && gone) || (forced && outOfSight.length > 0)),
+    blockedBy: over ? [...new Set(outOfSight)] : [],
     ...(held ? { wakeAt: heldUntil } : doomed.length > 0 && now < pauseEnds ? { wakeAt: pauseEnds } : {}),
   };
 }

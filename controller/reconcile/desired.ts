@@ -41,8 +41,11 @@ export function definitionOf(
       source: resolved.sources[mount.source] ?? mount.source,
       path: guestPath(mount) ?? '',
       readonly: 'true',
-      // A container has its users shifted and cannot choose a bus; a VM sees the host's users as they are.
-      ...(virtual ? { shift: 'false', 'io.bus': 'virtiofs' } : { shift: 'true' }),
+      // A project that guards its mounts refuses shifted ones (measured on 6.0.4), so nobody gets them: in a
+      // container, the host's files belong to nobody, and those that everybody may read can be read.
+      shift: 'false',
+      // Incus refuses a bus on containers.
+      ...(virtual ? { 'io.bus': 'virtiofs' } : {}),
     },
   ]);
   return {

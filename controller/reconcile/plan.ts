@@ -6,7 +6,7 @@ import { planAttempt } from './attempt.ts';
 import { cleanUp } from './clean-up.ts';
 import type { Observed, Patience } from './observed.ts';
 import { planQueue } from './queue.ts';
-import { statusAfter } from './status.ts';
+import { statusAfter, statusWhileCleaning } from './status.ts';
 import { calledOff, isFinished, type Step } from './step.ts';
 
 /** What to do about a job now. Data only: carrying it out and planning again gives a plan that does nothing. */
@@ -37,9 +37,10 @@ export interface Plan {
  */
 export function plan(job: CiJob, observed: Observed, now: number, patience: Patience): Plan {
   const step = stepOf(job, observed, now, patience);
-  const status = statusAfter(job, step, observed, now);
-  const over = isFinished({ ...job, status });
-  const cleaning = cleanUp(job, status, observed, now);
+  const concluded = statusAfter(job, step, observed, now);
+  const over = isFinished({ ...job, status: concluded });
+  const cleaning = cleanUp(job, concluded, observed, now);
+  const status = statusWhileCleaning(job, concluded, cleaning, now);
   const commands = [...(step.commands ?? []), ...cleaning.commands];
   const done = over && cleaning.clean;
   const finalizer = job.metadata.finalizers?.includes(instanceCleanupFinalizer) ?? false;

@@ -12,6 +12,7 @@ import {
   type CiJobStatus,
   type Phase,
 } from '../api/cijob.ts';
+import type { CleanUp } from './clean-up.ts';
 import { instanceName } from './names.ts';
 import type { Observed } from './observed.ts';
 import { calledOff, isFinished, no, yes, type Step } from './step.ts';
@@ -34,6 +35,32 @@ export function statusAfter(job: CiJob, step: Step, observed: Observed, now: num
   if (step.phase) draft.phase(step.phase);
   if (step.verdict) conclude(draft, job, step.verdict, observed, time);
   else goOn(draft, step);
+  return draft.status;
+}
+
+/**
+ * The status of a job that is over but cannot be let go, because a host it used is out of sight. In the ordinary case
+ * the instance is gone within seconds, the finalizer's absence tells so, and no write is spent on it.
+ */
+export function statusWhileCleaning(
+  job: CiJob,
+  status: CiJobStatus,
+  cleaning: CleanUp,
+  now: number,
+): CiJobStatus {
+  const told = findCondition(status.conditions, 'InstanceDeleted');
+  const draft = new Draft(status, job.metadata.generation, new Date(now).toISOString());
+  if (!cleaning.clean && cleaning.blockedBy.length > 0) {
+    const message = `host ${cleaning.blockedBy.join(', ')} is out of reach: whether an instance is left there is not known`;
+    draft.condition('InstanceDeleted', { status: 'Unknown', reason: 'HostUnreachable', message });
+    return draft.status;
+  }
+  if (!cleaning.clean || told?.status !== 'Unknown') return status;
+  const claim =
+    cleaning.blockedBy.length === 0
+      ? yes('InstanceGone', 'the instance is gone')
+      : no('Forced', 'let go by annotation');
+  draft.condition('InstanceDeleted', claim);
   return draft.status;
 }
 

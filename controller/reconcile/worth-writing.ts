@@ -18,7 +18,9 @@ export function worthWriting(stored: CiJobStatus | undefined, planned: CiJobStat
     stored.observedGeneration !== planned.observedGeneration;
   if (
     moved ||
-    ['Admitted', 'RunnerStarted', 'Complete', 'Failed'].some((type) => turned(stored, planned, type))
+    ['Admitted', 'RunnerStarted', 'InstanceDeleted', 'Complete', 'Failed'].some((type) =>
+      turned(stored, planned, type),
+    )
   ) {
     return true;
   }

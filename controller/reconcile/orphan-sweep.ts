@@ -1,0 +1,81 @@
+import type { Clock } from '../clock.ts';
+import type { Command } from '../incus/commands.ts';
+import type { InstanceView } from '../incus/inventory.ts';
+import type { CommandOutcome } from '../incus/outcome.ts';
+
+export interface OrphanSweepOptions {
+  clock: Clock;
+  hosts: {
+    /** Every instance of this installation, on hosts that are connected. */
+    ours(): { host: string; instance: InstanceView }[];
+    perform(host: string, command: Command): Promise<CommandOutcome>;
+  };
+  /** Uids of all jobs that exist; undefined while that is not known. */
+  jobs: () => ReadonlySet<string> | undefined;
+  /** How long an instance must have been without its job before it is removed, in milliseconds. */
+  grace: number;
+  onRemoved: (host: string, instance: InstanceView) => void;
+  onError: (host: string, instance: InstanceView, message: string) => void;
+}
+
+const interval = 15_000;
+
+/**
+ * Removes instances whose job is gone: its finalizer was taken off by hand, or the cluster was restored from a
+ * backup. Only instances that carry the identity of this installation are ever looked at.
+ */
+export class OrphanSweep {
+  readonly #options: OrphanSweepOptions;
+  /** When each orphan was first seen. */
+  readonly #since = new Map<string, number>();
+  #cancel: () => void = () => undefined;
+  #stopped = false;
+
+  constructor(options: OrphanSweepOptions) {
+    this.#options = options;
+  }
+
+  /** Sweeps now and then until stopped. */
+  start(): void {
+    this.#cancel = this.#options.clock.after(interval, () => {
+      void this.sweep().finally(() => {
+        if (!this.#stopped) this.start();
+      });
+    });
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#cancel();
+  }
+
+  /** One sweep over all hosts. */
+  async sweep(): Promise<void> {
+    const { clock, hosts, jobs, grace } = this.#options;
+    const known = jobs();
+    if (!known) return;
+    const now = clock.now();
+    const orphans = hosts.ours().filter(({ instance }) => !known.has(instance.labels['uid'] ?? ''));
+    const names = new Set(orphans.map(({ host, instance }) => `${host}/${instance.name}`));
+    for (const name of this.#since.keys()) if (!names.has(name)) this.#since.delete(name);
+    for (const { host, instance } of orphans) {
+      const name = `${host}/${instance.name}`;
+      const since = this.#since.get(name);
+      if (since === undefined) this.#since.set(name, now);
+      else if (now - since >= grace && instance.operations.size === 0) await this.#remove(host, instance);
+    }
+  }
+
+  async #remove(host: string, instance: InstanceView): Promise<void> {
+    const { hosts, onRemoved, onError } = this.#options;
+    const of = { instance: instance.name, uid: instance.labels['uid'] ?? '' };
+    const verbs = instance.status === 'Stopped' ? (['delete'] as const) : (['stop', 'delete'] as const);
+    for (const verb of verbs) {
+      const outcome = await hosts.perform(host, { verb, ...of });
+      if (outcome.kind === 'done') continue;
+      onError(host, instance, 'message' in outcome ? outcome.message : outcome.kind);
+      return;
+    }
+    onRemoved(host, instance);
+  }
+}
