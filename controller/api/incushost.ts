@@ -26,7 +26,7 @@ export const SshConnection = z.strictObject({
     .min(1)
     .max(32)
     .regex(/^[a-z_][a-z0-9._-]*$/, 'must be a user name')
-    .describe('User to log in as. It needs access to the Incus socket, or the sudo rule for incus query.'),
+    .describe('User to log in as. It needs access to the Incus socket, or the sudo rule of via: Sudo.'),
   privateKeySecretRef: z
     .strictObject({
       name: objectName.describe("Name of a Secret in the controller's own namespace."),
@@ -48,7 +48,7 @@ export const SshConnection = z.strictObject({
     .enum(['Socket', 'Sudo'])
     .default('Socket')
     .describe(
-      "Socket: Incus's unix socket, forwarded by SSH. Sudo: sudo -n incus query, for users outside the group incus-admin.",
+      "Socket: Incus's unix socket, forwarded by SSH. Sudo: the same socket through sudo -n socat, for users outside the group incus-admin.",
     ),
   socketPath: absolutePath
     .default(defaultSocketPath)
