@@ -40,23 +40,40 @@ export class ApiRequests implements Disposable {
     return this.send('POST', path, object);
   }
 
-  send(method: string, path: string, body: unknown, type = 'application/json'): Promise<ApiAnswer> {
-    return new Promise((resolve, reject) => {
+  async send(method: string, path: string, body: unknown, type = 'application/json'): Promise<ApiAnswer> {
+    const { status, body: answer } = await this.#request(method, path, body, type);
+    return { status, message: (answer as { message?: string }).message ?? '' };
+  }
+
+  /** The object at a path, or undefined when there is none. */
+  async get(path: string): Promise<unknown> {
+    const { status, body } = await this.#request('GET', path);
+    if (status === 404) return undefined;
+    if (status !== 200) throw new Error(`GET ${path}: ${status} ${JSON.stringify(body).slice(0, 500)}`);
+    return body;
+  }
+
+  #request(method: string, path: string, body?: unknown, type = 'application/json') {
+    return new Promise<{ status: number; body: unknown }>((resolve, reject) => {
       const outgoing = request(
         `${this.#server}${path}`,
-        { method, agent: this.#agent, headers: { 'content-type': type } },
+        {
+          method,
+          agent: this.#agent,
+          headers: body === undefined ? {} : { 'content-type': type },
+        },
         (response) => {
           const chunks: Buffer[] = [];
           response.on('data', (chunk: Buffer) => chunks.push(chunk));
           response.on('error', reject);
           response.on('end', () => {
-            const { message } = JSON.parse(Buffer.concat(chunks).toString()) as { message?: string };
-            resolve({ status: response.statusCode ?? 0, message: message ?? '' });
+            const answer = JSON.parse(Buffer.concat(chunks).toString()) as unknown;
+            resolve({ status: response.statusCode ?? 0, body: answer });
           });
         },
       );
       outgoing.on('error', reject);
-      outgoing.end(JSON.stringify(body));
+      outgoing.end(body === undefined ? undefined : JSON.stringify(body));
     });
   }
 

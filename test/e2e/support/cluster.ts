@@ -1,14 +1,17 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { CiJob, CiJobSpec } from '../../../controller/api/cijob.ts';
-import type { IncusHostSpec } from '../../../controller/api/incushost.ts';
-import { makeTempDir } from '../../support/temp-dir.ts';
+import type { IncusHost, IncusHostSpec } from '../../../controller/api/incushost.ts';
 import { clearAway } from '../../support/left-under.ts';
+import { makeTempDir } from '../../support/temp-dir.ts';
+import { ApiRequests } from './api-requests.ts';
 import type { Bench, BenchHost } from './bench.ts';
 import { ControllerProcess } from './controller.ts';
+import { hostManifests, systemNamespace, type HostInput } from './hosts.ts';
 
 const crds = join(import.meta.dirname, '../../../crds');
-const system = 'cijob-system';
+const group = '/apis/ci.pikaci.dev/v1alpha1';
 
 /** What a test says of a job; the rest are defaults that suit a test machine. */
 export type JobInput = Partial<Omit<CiJobSpec, 'instance'>> & { command: string; image?: string } & {
@@ -20,6 +23,8 @@ export interface ClusterOptions {
   slots?: number;
   flags?: readonly string[];
   host?: Partial<IncusHostSpec>;
+  /** Names of the IncusHosts, each with the bench's host of the same place. Default: `build-1` for the first. */
+  hosts?: Readonly<Record<string, HostInput>>;
 }
 
 /** A cluster with the CRDs, one IncusHost `build-1` for the bench's host, and a controller that runs. */
@@ -27,31 +32,39 @@ export class Cluster implements AsyncDisposable {
   readonly bench: Bench;
   readonly controller: ControllerProcess;
   readonly #dir: string;
+  readonly #api: ApiRequests;
 
   private constructor(bench: Bench, controller: ControllerProcess, dir: string) {
     this.bench = bench;
     this.controller = controller;
     this.#dir = dir;
+    this.#api = new ApiRequests(bench.controlPlane.adminKubeconfig);
   }
 
   static async start(bench: Bench, options: ClusterOptions = {}): Promise<Cluster> {
-    const { controlPlane, host } = bench;
+    const { controlPlane } = bench;
+    const { via, slots, host, flags = [] } = options;
+    const only = { ...(via && { via }), ...(slots !== undefined && { slots }), ...(host && { spec: host }) };
+    const hosts = Object.entries(options.hosts ?? { 'build-1': only });
     const dir = await makeTempDir('ctl');
     const files = (await readdir(crds)).flatMap((file) => ['-f', join(crds, file)]);
     await controlPlane.kubectlOk(['apply', ...files]);
     await controlPlane.kubectlOk(['wait', '--for=condition=Established', ...files]);
-    for (const namespace of [system, 'ci']) {
+    for (const namespace of [systemNamespace, 'ci']) {
       await controlPlane.kubectlOk(['create', 'namespace', namespace]);
     }
-    await applyHost(bench, host, options);
+    const objects = await Promise.all(
+      hosts.map(([name, input], index) => hostManifests(name, bench.hosts[index] ?? bench.host, input)),
+    );
+    await controlPlane.kubectlOk(['apply', '-f', '-'], { input: list(objects.flat()) });
     const controller = await ControllerProcess.start({
       kubeconfig: controlPlane.adminKubeconfig,
-      namespace: system,
+      namespace: systemNamespace,
       logFile: join(dir, 'controller.log'),
-      ...(options.flags ? { flags: options.flags } : {}),
+      flags,
     });
     const cluster = new Cluster(bench, controller, dir);
-    await cluster.kubectl('wait', '--for=condition=Ready', 'incushost/build-1', '--timeout=30s');
+    await Promise.all(hosts.map(([name]) => cluster.hostReady(name)));
     return cluster;
   }
 
@@ -60,51 +73,94 @@ export class Cluster implements AsyncDisposable {
     return this.bench.controlPlane.kubectlOk(['--namespace', 'ci', ...args]);
   }
 
+  /** Applies objects in the namespace `ci`, those that say nothing else. */
+  async applyObjects(...objects: object[]): Promise<void> {
+    const args = ['--namespace', 'ci', 'apply', '-f', '-'];
+    await this.bench.controlPlane.kubectlOk(args, { input: list(objects) });
+  }
+
   /** Creates a job as `kubectl apply` does. */
   async apply(name: string, input: JobInput): Promise<void> {
-    await this.bench.controlPlane.kubectlOk(['--namespace', 'ci', 'apply', '-f', '-'], {
-      input: JSON.stringify(manifest(name, input)),
-    });
+    await this.applyObjects(manifest(name, input));
+  }
+
+  /** Creates many jobs with one `kubectl apply`. */
+  async applyAll(jobs: Readonly<Record<string, JobInput>>): Promise<void> {
+    await this.applyObjects(...Object.entries(jobs).map(([name, input]) => manifest(name, input)));
+  }
+
+  /** Changes fields of a job's spec. */
+  async change(name: string, spec: Partial<CiJobSpec>): Promise<void> {
+    await this.kubectl('patch', 'cijob', name, '--type=merge', '-p', JSON.stringify({ spec }));
+  }
+
+  /** Puts an IncusHost, and the Secret with its key, into the cluster. */
+  async putHost(name: string, host: BenchHost, input: HostInput = {}): Promise<void> {
+    await this.applyObjects(...(await hostManifests(name, host, input)));
   }
 
   async job(name: string): Promise<CiJob> {
-    return JSON.parse(await this.kubectl('get', 'cijob', name, '-o', 'json')) as CiJob;
+    const job = await this.find(name);
+    if (!job) throw new Error(`there is no cijob ${name}`);
+    return job;
+  }
+
+  /** A job, or undefined when it is not there (any more). */
+  async find(name: string): Promise<CiJob | undefined> {
+    return (await this.#api.get(`${group}/namespaces/ci/cijobs/${name}`)) as CiJob | undefined;
+  }
+
+  async host(name: string): Promise<IncusHost> {
+    return (await this.#api.get(`${group}/incushosts/${name}`)) as IncusHost;
+  }
+
+  /** Waits until a job is as it should be, and returns it. */
+  reached(name: string, what: string, test: (job: CiJob) => boolean, seconds = 60): Promise<CiJob> {
+    return eventually(() => this.job(name), test, `cijob ${name}: ${what}`, seconds);
+  }
+
+  /** Waits until an IncusHost is connected. */
+  hostReady(name: string, seconds = 60): Promise<IncusHost> {
+    const ready = ({ status }: IncusHost) =>
+      status?.conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True') ?? false;
+    return eventually(() => this.host(name), ready, `incushost ${name}: Ready`, seconds);
   }
 
   /** Waits until a condition is there, and returns the job. */
-  async until(name: string, condition: string, seconds = 60): Promise<CiJob> {
-    await this.kubectl('wait', `--for=condition=${condition}`, `cijob/${name}`, `--timeout=${seconds}s`);
-    return this.job(name);
+  until(name: string, condition: string, seconds = 60): Promise<CiJob> {
+    const holds = ({ status }: CiJob) =>
+      status?.conditions?.some((one) => one.type === condition && one.status === 'True') ?? false;
+    return this.reached(name, condition, holds, seconds);
   }
 
   /** Waits for the end of a job, whatever it is, and until nothing of it is left on the host. */
   async finished(name: string, seconds = 60): Promise<CiJob> {
-    await this.kubectl(
-      'wait',
-      `--for=jsonpath={.status.completionTime}`,
-      `cijob/${name}`,
-      `--timeout=${seconds}s`,
-    );
+    await this.reached(name, 'finished', (job) => job.status?.completionTime !== undefined, seconds);
     return this.cleanedUp(name, seconds);
   }
 
   /** Waits until the finalizer is off. */
-  async cleanedUp(name: string, seconds = 60): Promise<CiJob> {
-    const deadline = Date.now() + seconds * 1000;
-    for (;;) {
-      const job = await this.job(name);
-      if (!job.metadata.finalizers?.length) return job;
-      if (Date.now() > deadline) throw new Error(`cijob ${name} still has its finalizer`);
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+  cleanedUp(name: string, seconds = 60): Promise<CiJob> {
+    return this.reached(name, 'without finalizer', (job) => !job.metadata.finalizers?.length, seconds);
   }
 
-  /** Names of the instances on the host. */
-  instances(): Promise<string[]> {
-    return this.bench.host.incus.instances(this.bench.host.project);
+  /** Waits until a job is not there any more. */
+  async gone(name: string, seconds = 60): Promise<void> {
+    await eventually(
+      () => this.find(name),
+      (job) => job === undefined,
+      `cijob ${name}: gone`,
+      seconds,
+    );
+  }
+
+  /** Names of the instances on a host, the first by default. */
+  instances(host: BenchHost = this.bench.host): Promise<string[]> {
+    return host.incus.instances(host.project);
   }
 
   async stop(): Promise<void> {
+    this.#api[Symbol.dispose]();
     await this.controller.stop();
     await clearAway(this.#dir);
   }
@@ -128,38 +184,24 @@ export function manifest(name: string, { image = 'pikaci/busybox', instance, ...
   };
 }
 
-async function applyHost(bench: Bench, host: BenchHost, options: ClusterOptions): Promise<void> {
-  const { sshd, incus, project, sources } = host;
-  const { controlPlane } = bench;
-  const secret = {
-    apiVersion: 'v1',
-    kind: 'Secret',
-    metadata: { name: 'build-1-ssh', namespace: system },
-    stringData: { id_ed25519: await sshd.privateKey() },
-  };
-  const incusHost = {
-    apiVersion: 'ci.pikaci.dev/v1alpha1',
-    kind: 'IncusHost',
-    metadata: { name: 'build-1' },
-    spec: {
-      connection: {
-        ssh: {
-          address: sshd.address,
-          port: sshd.port,
-          user: sshd.user,
-          privateKeySecretRef: { name: 'build-1-ssh', key: 'id_ed25519' },
-          hostKeys: [await sshd.hostKey()],
-          via: options.via ?? 'Socket',
-          socketPath: incus.socketPath,
-        },
-      },
-      project,
-      capacity: { instances: options.slots ?? 4 },
-      allowedSources: [sources],
-      allowedNamespaces: { all: true },
-      ...options.host,
-    },
-  };
-  const input = [secret, incusHost].map((object) => JSON.stringify(object)).join('\n---\n');
-  await controlPlane.kubectlOk(['apply', '-f', '-'], { input });
+/** Looks again and again until what it sees passes the test, and returns that. After the deadline, tells what it saw. */
+export async function eventually<T>(
+  look: () => Promise<T>,
+  test: (seen: T) => boolean,
+  what: string,
+  seconds: number,
+): Promise<T> {
+  const deadline = performance.now() + seconds * 1000;
+  for (;;) {
+    const seen = await look();
+    if (test(seen)) return seen;
+    if (performance.now() > deadline) {
+      throw new Error(`not within ${seconds} s: ${what}. Last seen: ${JSON.stringify(seen, null, 1)}`);
+    }
+    await delay(50);
+  }
+}
+
+function list(items: readonly object[]): string {
+  return JSON.stringify({ apiVersion: 'v1', kind: 'List', items });
 }

@@ -1,0 +1,271 @@
+import { mkdir, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { CiJob } from '../../controller/api/cijob.ts';
+import { addSource, startBench, type Bench, type BenchHost } from './support/bench.ts';
+import { Cluster, type JobInput } from './support/cluster.ts';
+
+/*
+ * One job of each kind, through both pipes and in both guests. All are applied at once and run beside each other, four
+ * at a time; the tests below look at how each ended.
+ */
+
+const ways = [
+  { via: 'Socket', guest: 'busybox' },
+  { via: 'Socket', guest: 'systemd' },
+  { via: 'Sudo', guest: 'busybox' },
+  { via: 'Sudo', guest: 'systemd' },
+] as const;
+type Way = (typeof ways)[number];
+
+/** What a shell, a line-based format or a careless encoding would trip over. */
+const awkward: Record<string, string> = {
+  NEWLINES: '\nfirst\n\nsecond\r\n\n',
+  QUOTES: `it's "so" ''""\\' \\"`,
+  DOLLARS: '$HOME ${HOME} $(id) $((1+1)) $$ $',
+  BACKTICKS: '`id` \\`id\\`',
+  TABS_AND_BLANKS: '\t  two  blanks \t ',
+  SEPARATORS: ';id&id|id<x>y(z){a,b}#!~*?[a-z]=%^',
+  OPTION: '-n',
+  BACKSLASHES: '\\ \\n \\\\ \\x41 \\',
+  UNICODE: 'Grüße, 世界 🎉 \u202e e\u0301',
+  EMPTY: '',
+  ALL_OF_ASCII: String.fromCharCode(...Array.from({ length: 127 }, (_, index) => index + 1)),
+};
+const secret = 'a secret\nof "two" lines, $HOME and `id`\n';
+
+/** Prints variables of the environment as lines of hexadecimal bytes. */
+const printHex = (names: readonly string[]) =>
+  names.map((name) => `printf %s "$${name}" | od -An -v -tx1 | tr -d ' \\n'; echo;`).join(' ');
+
+const [snapshotPath, depsPath, buildPath] = [
+  '/workspace/snapshot',
+  '/staged/linux-rust/workspace-deps',
+  '/staged/linux-rust/workspace-build',
+];
+
+/** Jobs by the last part of their names. Each that shows its output fails on purpose: a failure carries it. */
+function jobsFor({ sources }: BenchHost): Record<string, JobInput> {
+  return {
+    passes: { command: 'test "$PWD" = /workspace/snapshot' },
+    fails: { command: 'echo about to fail; exit 3' },
+    'times-out': { command: 'echo before the limit; sleep 60; echo never', timeoutSeconds: 1 },
+    'is-root': { command: 'id -u; exit 9', runAsRoot: true },
+    'is-pikaci': { command: 'id -u; id -g; echo "$HOME"; touch /artifacts/mine && exit 9' },
+    'has-env': {
+      command: `${printHex(Object.keys(awkward))} exit 9`,
+      env: Object.entries(awkward).map(([name, value]) => ({ name, value })),
+    },
+    'has-secret': {
+      command: `${printHex(['TOKEN'])} exit 9`,
+      env: [{ name: 'TOKEN', valueFrom: { secretKeyRef: { name: 'token', key: 'token' } } }],
+    },
+    'lacks-secret': {
+      command: 'true',
+      env: [{ name: 'TOKEN', valueFrom: { secretKeyRef: { name: 'no-such-secret', key: 'token' } } }],
+    },
+    'has-mounts': {
+      command: `cat ${snapshotPath}/src/file ${depsPath}/file ${buildPath}/file
+        for dir in ${snapshotPath} ${depsPath} ${buildPath}; do touch $dir/new 2>&1; done; exit 9`,
+      runAsRoot: true,
+      mounts: [
+        { name: 'snapshot', source: join(sources, 'snapshot') },
+        { name: 'workspace-deps', source: join(sources, 'result-deps') },
+        { name: 'workspace-build', source: join(sources, 'build') },
+      ],
+    },
+    'mounts-outside': { command: 'true', mounts: [{ name: 'snapshot', source: '/etc' }] },
+    'mounts-a-link-outside': {
+      command: 'true',
+      mounts: [{ name: 'snapshot', source: join(sources, 'to-etc') }],
+    },
+    'mounts-nothing': {
+      command: 'true',
+      mounts: [{ name: 'snapshot', source: join(sources, 'no-such-directory') }],
+    },
+    'lacks-image': { command: 'true', image: 'pikaci/no-such-image' },
+    'lacks-profile': { command: 'true', instance: { profiles: ['default', 'no-such-profile'] } },
+    'wants-a-vm': { command: 'true', instance: { type: 'VirtualMachine' } },
+  };
+}
+
+let bench: Bench;
+let cluster: Cluster;
+beforeAll(async () => {
+  bench = await startBench({ controlPlane: true, hosts: 2 });
+  for (const host of bench.hosts) {
+    await addSource(host, 'snapshot', { 'src/file': 'a snapshot\n' });
+    await addSource(host, 'build', { file: 'a build\n' });
+    await mkdir(join(host.sources, 'store'), { mode: 0o755 });
+    // Staged outputs are links into the Nix store.
+    await addSource(host, 'store/0123-deps', { file: 'some deps\n' });
+    await symlink(join(host.sources, 'store/0123-deps'), join(host.sources, 'result-deps'));
+    await symlink('/etc', join(host.sources, 'to-etc'));
+  }
+  cluster = await Cluster.start(bench, {
+    hosts: {
+      'by-socket': { via: 'Socket', labels: { via: 'Socket' } },
+      'by-sudo': { via: 'Sudo', labels: { via: 'Sudo' } },
+    },
+  });
+  await cluster.kubectl('create', 'secret', 'generic', 'token', `--from-literal=token=${secret}`);
+  const jobs = ways.flatMap((way) =>
+    Object.entries(jobsFor(hostOf(way))).map(([name, job]): [string, JobInput] => [
+      nameOf(way, name),
+      {
+        image: `pikaci/${way.guest}`,
+        hostSelector: { matchLabels: { via: way.via } },
+        ...job,
+      },
+    ]),
+  );
+  await cluster.applyAll(Object.fromEntries(jobs));
+});
+afterAll(async () => {
+  await cluster.stop();
+  await bench.stop();
+});
+
+function hostOf({ via }: Way): BenchHost {
+  const [bySocket, bySudo] = bench.hosts;
+  return (via === 'Socket' ? bySocket : bySudo)!;
+}
+
+function nameOf({ via, guest }: Way, name: string): string {
+  return `${guest}-${via.toLowerCase()}-${name}`;
+}
+
+describe.each(ways)('through $via, in a $guest guest, a job', (way) => {
+  const ended = (name: string) => cluster.finished(nameOf(way, name), 110);
+  const output = async (name: string): Promise<string> => {
+    const { status } = await ended(name);
+    expect(status, JSON.stringify(status)).toMatchObject({ exitCode: 9, failure: { class: 'Test' } });
+    return status?.failure?.excerpt ?? '';
+  };
+
+  test('that exits with 0 is Complete', async () => {
+    const { status } = await ended('passes');
+    expect(status).toMatchObject({ phase: 'Succeeded', exitCode: 0, attempt: 1 });
+    expect(status?.failure).toBeUndefined();
+    expect(conditionsOf(status)).toMatchObject({ Complete: 'True', Ready: 'True' });
+    expect(Object.keys(conditionsOf(status))).not.toContain('Failed');
+  });
+
+  test('that exits with 3 is Failed with that code, by its own fault, and its log kept', async () => {
+    const { status } = await ended('fails');
+    expect(status).toMatchObject({
+      phase: 'Failed',
+      exitCode: 3,
+      attempt: 1,
+      failure: { class: 'Test', reason: 'NonZeroExitCode', excerpt: 'about to fail\n' },
+      log: { bytes: 'about to fail\n'.length, truncated: false },
+    });
+    expect(conditionsOf(status)).toMatchObject({ Failed: 'True', Ready: 'False', Stalled: 'True' });
+  });
+
+  test('that takes longer than it may is stopped by the guest, and its log kept', async () => {
+    const { status } = await ended('times-out');
+    expect(status).toMatchObject({ phase: 'Failed', attempt: 1 });
+    expect(status?.failure).toMatchObject({ class: 'Timeout', reason: 'DeadlineExceeded' });
+    expect(status?.failure?.excerpt).toMatch(/^before the limit\n/);
+    expect(status?.failure?.excerpt).not.toContain('never');
+  });
+
+  test('runs as root where it asks for that', async () => {
+    expect(await output('is-root')).toBe('0\n');
+  });
+
+  test('runs as pikaci otherwise, who may write to /artifacts', async () => {
+    expect(await output('is-pikaci')).toBe('1000\n100\n/home/pikaci\n');
+  });
+
+  test('gets its environment to the byte', async () => {
+    const lines = (await output('has-env')).trimEnd().split('\n');
+    const values = lines.map((line) => Buffer.from(line, 'hex').toString());
+    expect(values).toEqual(Object.values(awkward));
+  });
+
+  test('gets the value of a Secret, and nobody else does', async () => {
+    const hex = (await output('has-secret')).trim();
+    expect(Buffer.from(hex, 'hex').toString()).toBe(secret);
+    const words = 'a secret';
+    expect(JSON.stringify(cluster.controller.log())).not.toContain(words);
+    expect(JSON.stringify(await cluster.job(nameOf(way, 'has-secret')))).not.toContain(words);
+  });
+
+  test('sees three mounts, one of them a link, and can write to none', async () => {
+    const lines = (await output('has-mounts')).trimEnd().split('\n');
+    expect(lines.slice(0, 3)).toEqual(['a snapshot', 'some deps', 'a build']);
+    expect(lines.slice(3)).toHaveLength(3);
+    for (const line of lines.slice(3)) expect(line).toContain('Read-only file system');
+  });
+
+  test.each([
+    ['lacks-secret', 'SecretNotFound', 'no-such-secret'],
+    ['mounts-outside', 'SourceNotAllowed', '/etc'],
+    ['mounts-a-link-outside', 'SourceNotAllowed', '/etc'],
+    ['mounts-nothing', 'SourceNotFound', 'no-such-directory'],
+    ['lacks-image', 'ImageNotFound', 'pikaci/no-such-image'],
+    ['lacks-profile', 'ProfileNotFound', 'no-such-profile'],
+    ['wants-a-vm', 'InstanceTypeUnsupported', 'VirtualMachine'],
+  ])('that %s is refused as Config with the reason %s', async (name, reason, mentioned) => {
+    const { status } = await ended(name);
+    expect(status).toMatchObject({ phase: 'Failed', failure: { class: 'Config', reason } });
+    expect(status?.failure?.message).toContain(mentioned);
+    expect(status?.exitCode).toBeUndefined();
+    expect(status?.timings?.map((timing) => timing.phase)).not.toContain('Running');
+    expect(conditionsOf(status)).toMatchObject({ Failed: 'True', Stalled: 'True' });
+  });
+});
+
+describe('of all these jobs', () => {
+  test('nothing is left on the hosts', async () => {
+    const names = Object.keys(jobsFor(bench.host));
+    for (const way of ways) for (const name of names) await cluster.finished(nameOf(way, name), 110);
+    for (const host of bench.hosts) expect(await cluster.instances(host)).toEqual([]);
+  });
+
+  test('none cost the API server more than five writes', async () => {
+    const writes = await bench.controlPlane.writesTo({ resource: 'cijobs', namespace: 'ci' });
+    const ofController = writes.filter((write) => write.userAgent?.startsWith('cijob-controller/'));
+    const counts: Record<string, number> = {};
+    for (const { objectRef } of ofController) {
+      const name = objectRef?.name ?? '';
+      counts[name] = (counts[name] ?? 0) + 1;
+    }
+    expect(Object.keys(counts)).toHaveLength(ways.length * Object.keys(jobsFor(bench.host)).length);
+    expect(Object.entries(counts).filter(([, count]) => count > 5)).toEqual([]);
+  });
+
+  test('none was refused a write: one writer, no conflicts', async () => {
+    const writes = await bench.controlPlane.writesTo({ resource: 'cijobs', namespace: 'ci' });
+    expect(writes.filter((write) => (write.responseStatus?.code ?? 0) >= 400)).toEqual([]);
+  });
+
+  test('each has its conditions in order, each about the current generation', async () => {
+    const { status, metadata } = await cluster.job(nameOf(ways[0], 'passes'));
+    const conditions = status?.conditions ?? [];
+    expect(conditions.map((condition) => condition.type)).toEqual([
+      ...['Admitted', 'DevicesConfigured', 'Started', 'AgentReady', 'RunnerStarted', 'RunnerExited'],
+      ...['Collected', 'Complete', 'Ready'],
+    ]);
+    for (const condition of conditions) expect(condition.observedGeneration).toBe(metadata.generation);
+  });
+});
+
+test('a missing image is refused within 5 s on a host that is not busy', async () => {
+  const applied = performance.now();
+  await cluster.apply('refused-at-once', { command: 'true', image: 'pikaci/no-such-image' });
+  const { status } = await cluster.reached(
+    'refused-at-once',
+    'Failed',
+    (job) => job.status?.phase === 'Failed',
+    5,
+  );
+  expect(status?.failure).toMatchObject({ class: 'Config', reason: 'ImageNotFound' });
+  expect(performance.now() - applied).toBeLessThan(6_000);
+});
+
+function conditionsOf(status: CiJob['status']): Record<string, string> {
+  return Object.fromEntries((status?.conditions ?? []).map(({ type, status: is }) => [type, is]));
+}
