@@ -18,6 +18,14 @@ const immutable = { 'x-kubernetes-validations': [{ rule: 'self == oldSelf', mess
 
 const unique = (names: readonly string[]) => new Set(names).size === names.length;
 
+/**
+ * Variables that are not the job's to set from outside. The runner and what starts it are root's, and begin with the
+ * job's environment: what the dynamic loader, libc, or the search for a program heeds would let a job act as root.
+ */
+const reservedNames = /^(PIKACI_INCUS_.*|LD_.*|PATH|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|NLSPATH|BASH_ENV|ENV)$/;
+const reservedMessage =
+  'is reserved for the runner and the loader of programs; set it in the command instead';
+
 export const EnvVar = z
   .strictObject({
     name: z
@@ -25,13 +33,15 @@ export const EnvVar = z
       .min(1)
       .max(256)
       .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'must be a name a shell can export')
-      .refine((name) => !name.startsWith('PIKACI_INCUS_'), 'PIKACI_INCUS_ is reserved for the runner')
+      .refine((name) => !reservedNames.test(name), reservedMessage)
       .meta({
         'x-kubernetes-validations': [
-          { rule: "!self.startsWith('PIKACI_INCUS_')", message: 'PIKACI_INCUS_ is reserved for the runner' },
+          { rule: `!self.matches('${reservedNames.source}')`, message: reservedMessage },
         ],
       })
-      .describe('Name of the variable. Names that start with PIKACI_INCUS_ belong to the runner.'),
+      .describe(
+        "Name of the variable. Names that start with PIKACI_INCUS_ belong to the runner; PATH, LD_* and the like, which programs of the guest's root would heed, are set in the command itself.",
+      ),
     // 4 bytes a character and the name stay below the 128 KiB that Linux allows one variable.
     value: text(32000)
       .optional()

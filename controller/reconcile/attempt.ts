@@ -162,7 +162,12 @@ function run(job: CiJob, instance: InstanceView, observed: Observed, now: number
     AgentReady: yes('AgentAnswers', 'the guest can take commands'),
     RunnerStarted: yes('RunnerLaunched', 'the runner was launched'),
   };
-  const running: Step = { phase: 'Running', conditions };
+  const { resolved } = memory;
+  const running: Step = {
+    phase: 'Running',
+    conditions,
+    ...(resolved ? { imageFingerprint: resolved.fingerprint } : {}),
+  };
   const collect: Command = { verb: 'collect', instance: instance.name };
   if (memory.collected) {
     const verdict = verdictOf(job, memory.collected);

@@ -5,18 +5,25 @@ import { duration } from '../reconcile/status.ts';
 /** Exit codes of `cijob run` that are not the job's own: sysexits.h, and the shell's for a signal. */
 export const exitCodes = { usage: 64, infrastructure: 70, config: 78, cancelled: 130 } as const;
 
-/** One line for a phase that a job has just entered; undefined when there is nothing new to tell. */
+/**
+ * One line for a phase that a job has just entered, with the time since the job was created; undefined when there is
+ * nothing new to tell.
+ *
+ * @param now milliseconds since the epoch.
+ */
 export function phaseLine(
   job: CiJob,
   before: CiJobStatus | undefined,
   after: CiJobStatus,
+  now: number,
 ): string | undefined {
   const admitted = (status: CiJobStatus | undefined) =>
     status?.conditions?.find((condition) => condition.type === 'Admitted');
   const phase = after.phase ?? 'Pending';
   const waits = phase === 'Pending' && admitted(before)?.message !== admitted(after)?.message;
   if (before?.phase === phase && !waits) return undefined;
-  return `${keyOf(job.metadata)}  ${phase.padEnd(12)} ${detail(after)}`.trimEnd();
+  const since = duration(now - Date.parse(job.metadata.creationTimestamp));
+  return `${since.padStart(6)}  ${keyOf(job.metadata)}  ${phase.padEnd(12)} ${detail(after)}`.trimEnd();
 }
 
 function detail(status: CiJobStatus): string {

@@ -1,0 +1,134 @@
+import { readFile } from 'node:fs/promises';
+import { systemClock } from '../clock.ts';
+import type { LiveLogs } from '../hosts/live-logs.ts';
+import { HostPool } from '../hosts/pool.ts';
+import { Engine } from '../reconcile/engine.ts';
+import { defaultPatience } from '../reconcile/observed.ts';
+import type { Observer } from '../reconcile/ports.ts';
+import { MemoryStore } from '../standalone/memory-store.ts';
+import { UsageError, type Input } from './input.ts';
+
+export interface StandaloneOptions {
+  /** Hosts to connect to, and Secrets that hosts and jobs refer to. */
+  input: Pick<Input, 'hosts' | 'secrets'>;
+  /** File with the private key for hosts that are reached through SSH. */
+  identity?: string | undefined;
+  logs?: LiveLogs | undefined;
+  observer: Observer;
+  /** A job was stored, changed or deleted. */
+  onJob: (key: string) => void;
+  /** Takes a line for people about something that is not a job's own: a host, a failed look. */
+  say: (line: string) => void;
+}
+
+/** No host could be connected. Its message says why of each. */
+export class NoHostConnected extends Error {
+  override readonly name = 'NoHostConnected';
+}
+
+/** The controller without a cluster: the same reconcile code over jobs in memory. */
+export class Standalone {
+  readonly store: MemoryStore;
+  readonly pool: HostPool;
+  readonly engine: Engine;
+  readonly #options: StandaloneOptions;
+  /** Called whenever a host has come or gone. */
+  #hostChanged: (host: string) => void = () => undefined;
+
+  constructor(options: StandaloneOptions) {
+    const { input, observer, logs, say } = options;
+    this.#options = options;
+    this.store = new MemoryStore((key) => {
+      this.engine.wake(key);
+      options.onJob(key);
+    });
+    for (const { metadata, data } of input.secrets) {
+      this.store.putSecret(metadata.namespace ?? 'default', metadata.name, data);
+    }
+    this.pool = new HostPool({
+      // Nothing but this process looks after its instances, so no other may take them for its own.
+      controllerId: `run-${process.pid}-${systemClock.now().toString(36)}`,
+      clock: systemClock,
+      readKey: (reference) => this.#readKey(reference),
+      ...(logs ? { logs } : {}),
+      onAdmitted: (key) => this.engine.wake(key),
+      events: {
+        changed: (host, instance) => {
+          if (instance === undefined) {
+            this.#hostChanged(host);
+            for (const key of this.pool.waitingKeys()) this.engine.wake(key);
+          }
+          this.engine.hostChanged(host, instance, undefined);
+        },
+        drift: (host, instance, kind) => say(`instance ${instance} on ${host}: ${kind} by somebody else`),
+        command: () => undefined,
+        eventLag: () => undefined,
+        request: () => undefined,
+      },
+    });
+    this.engine = new Engine({
+      store: this.store,
+      hosts: this.pool,
+      clock: systemClock,
+      concurrency: 8,
+      controllerId: this.pool.controllerId,
+      patience: defaultPatience,
+      namespaceLabels: () => ({}),
+      onError: (key, error) => say(`${key}: ${error instanceof Error ? error.message : String(error)}`),
+      observer,
+    });
+  }
+
+  /**
+   * Connects to all hosts, and returns when each is connected or its first try has failed; those are tried again.
+   *
+   * @throws UsageError when a private key is not given, NoHostConnected when no host can be connected.
+   */
+  async connect(): Promise<void> {
+    const { input, say } = this.#options;
+    for (const { spec } of input.hosts) {
+      if (spec.connection.ssh) await this.#readKey(spec.connection.ssh.privateKeySecretRef);
+    }
+    const { promise: settled, resolve } = Promise.withResolvers<undefined>();
+    this.#hostChanged = () => {
+      if (this.pool.all().every(({ state }) => state.kind === 'up' || state.reason !== 'Connecting')) {
+        resolve(undefined);
+      }
+    };
+    await Promise.all(input.hosts.map((host) => this.pool.put(host)));
+    await settled;
+    const failures = this.pool
+      .all()
+      .flatMap(({ name, state }) => (state.kind === 'down' ? `host ${name}: ${state.message}` : []));
+    if (failures.length === input.hosts.length) throw new NoHostConnected(failures.join('\n'));
+    failures.forEach(say);
+    this.#hostChanged = (host) => {
+      const state = this.pool.state(host);
+      if (state?.kind === 'down') say(`host ${host}: ${state.message}`);
+    };
+  }
+
+  /** Stops looking at jobs and disconnects. */
+  async close(): Promise<void> {
+    this.#hostChanged = () => undefined;
+    await this.engine.stop();
+    await this.pool.close();
+  }
+
+  /** Private keys outside a cluster: a file given on the command line, or a Secret among the manifests. */
+  async #readKey({ name, key }: { name: string; key: string }): Promise<string> {
+    const { identity, input } = this.#options;
+    if (identity !== undefined) {
+      return readFile(identity, 'utf8').catch((error: unknown) => {
+        throw new UsageError(`${identity} cannot be read: ${(error as Error).message}`);
+      });
+    }
+    const value = input.secrets.find((secret) => secret.metadata.name === name)?.data[key];
+    if (value === undefined) {
+      throw new UsageError(
+        `give the private key with --identity FILE, or a Secret ${name} with the key ${key} among the manifests`,
+      );
+    }
+    return Buffer.from(value, 'base64').toString('utf8');
+  }
+}
