@@ -2,7 +2,7 @@ import { text } from 'node:stream/consumers';
 import type { Duplex } from 'node:stream';
 import { Client } from 'ssh2';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { Sshd } from '../support/sshd.ts';
+import { Sshd } from '../support/sshd.ts';
 import { Prometheus, promtool } from '../support/prometheus.ts';
 import { addSource, startBench, type Bench } from './support/bench.ts';
 import { guestAliases } from './support/shared-incus.ts';
@@ -103,10 +103,10 @@ describe.for(Object.entries(guestAliases))('a %s guest in the restricted project
     });
   });
 
-  test('lives on when incusd is killed, and is reached again when it is back', async () => {
+  test.for(['kill9', 'halt'] as const)('lives on without incusd (%s), and is reached again', async (end) => {
     const { incus, incusd } = bench.host;
     expect(await exec('touch', '/artifacts/was-here')).toMatchObject({ code: 0 });
-    await incusd?.kill9();
+    await incusd?.[end]();
     expect(await incus.incus(['list'])).not.toMatchObject({ code: 0 });
     await incusd?.restart();
     expect(await exec('test', '-e', '/artifacts/was-here')).toMatchObject({ code: 0 });
@@ -115,16 +115,23 @@ describe.for(Object.entries(guestAliases))('a %s guest in the restricted project
 
 describe('the SSH way to a host', () => {
   test("forwards Incus's socket to a user of the group incus-admin", async () => {
-    expect(await getThroughSsh(bench.host.sshd, bench.host.incus.socketPath, '/1.0')).toMatchObject({
-      type: 'sync',
-      metadata: { environment: { server: 'incus' } },
-    });
+    expect(await getThroughSsh(bench.host.sshd, '/1.0', toSocket(bench.host.incus.socketPath))).toMatchObject(
+      {
+        type: 'sync',
+        metadata: { environment: { server: 'incus' } },
+      },
+    );
   });
 
-  test("runs `sudo -n incus query` against the bench's own Incus, and no other command", async () => {
-    const { stdout } = await bench.host.sshd.ssh(['sudo', '-n', 'incus', 'query', '/1.0/projects']);
-    expect(JSON.parse(stdout)).toContain(`/1.0/projects/${bench.host.project}`);
-    expect(await bench.host.sshd.ssh(['sudo', '-n', 'id'])).toMatchObject({ code: 1 });
+  test("opens the bench's own Incus socket to a user with the sudo rule, who may run nothing else as root", async () => {
+    await using sshd = await Sshd.start({ incus: bench.host.incus, incusGroup: false });
+    const { socketPath } = bench.host.incus;
+    const socat = `socat STDIO UNIX-CONNECT:${socketPath}`;
+    expect(await getThroughSsh(sshd, '/1.0/projects', byCommand(`sudo -n ${socat}`))).toMatchObject({
+      metadata: expect.arrayContaining([`/1.0/projects/${bench.host.project}`]) as string[],
+    });
+    expect(await sshd.ssh([socat])).toMatchObject({ stdout: '', code: 1 });
+    expect(await sshd.ssh(['sudo', '-n', 'id'])).toMatchObject({ stdout: '', code: 1 });
   });
 
   test('can be cut, closed, opened again, and given new keys', async () => {
@@ -145,7 +152,9 @@ describe('the SSH way to a host', () => {
     expect({ host: await sshd.hostKey(), client: await sshd.privateKey() }).not.toMatchObject(before);
 
     await sshd.reconfigure({ AllowStreamLocalForwarding: 'no' });
-    await expect(getThroughSsh(sshd, bench.host.incus.socketPath, '/1.0')).rejects.toThrow('open failed');
+    await expect(getThroughSsh(sshd, '/1.0', toSocket(bench.host.incus.socketPath))).rejects.toThrow(
+      'open failed',
+    );
   });
 });
 
@@ -166,8 +175,19 @@ test('two benches stand side by side, and one that goes leaves the other alone',
   }
 });
 
-/** A GET over a socket that sshd opens for us on its side. */
-async function getThroughSsh(sshd: Sshd, socketPath: string, path: string): Promise<unknown> {
+type OpenStream = (client: Client, callback: (error: Error | undefined, stream: Duplex) => void) => void;
+
+const toSocket =
+  (path: string): OpenStream =>
+  (client, callback) =>
+    client.openssh_forwardOutStreamLocal(path, callback);
+const byCommand =
+  (command: string): OpenStream =>
+  (client, callback) =>
+    client.exec(command, callback);
+
+/** A GET from Incus, over a stream that sshd opens for us on its side. */
+async function getThroughSsh(sshd: Sshd, path: string, open: OpenStream): Promise<unknown> {
   const hostKey = await sshd.hostKey();
   const client = new Client();
   const ready = new Promise<void>((resolve, reject) => client.once('ready', resolve).once('error', reject));
@@ -181,9 +201,7 @@ async function getThroughSsh(sshd: Sshd, socketPath: string, path: string): Prom
   try {
     await ready;
     const stream = await new Promise<Duplex>((resolve, reject) =>
-      client.openssh_forwardOutStreamLocal(socketPath, (error, channel) =>
-        error ? reject(error) : resolve(channel),
-      ),
+      open(client, (error, channel) => (error ? reject(error) : resolve(channel))),
     );
     stream.write(`GET ${path} HTTP/1.0\r\nHost: incus\r\n\r\n`);
     const answer = await text(stream);

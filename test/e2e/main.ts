@@ -66,9 +66,14 @@ async function main(): Promise<number> {
   await prepare();
   const runDir = await makeTempDir('e2e');
   const testsStarted = performance.now();
-  const code = await runTests(runDir);
-  const leftovers = await findLeftovers(runDir);
-  await clearLeftovers(runDir);
+  let code: number;
+  let leftovers: string[] = [];
+  try {
+    code = await runTests(runDir);
+    leftovers = await findLeftovers(runDir);
+  } finally {
+    await clearLeftovers(runDir);
+  }
   say(`tests ${seconds(testsStarted)}, with preparation ${seconds(started)}`);
   if (code === 130) {
     say('interrupted; everything it had started is gone');

@@ -13,7 +13,10 @@ export interface SshUserOptions {
   sudo?: boolean;
 }
 
-/** What the comment field of such a user begins with: whoever clears up after a killed run finds it by that. */
+/**
+ * What the comment field of such a user begins with, and a line of its sudo rule holds: whoever clears up after a killed
+ * run finds both by that.
+ */
 export const sshUserMark = 'cijob bench in ';
 
 /**
@@ -59,7 +62,7 @@ export class SshUser implements AsyncDisposable {
   async #allowSudo(dir: string, incus: IncusServer): Promise<void> {
     // A colon separates words in sudoers.
     const command = `/usr/bin/socat STDIO UNIX-CONNECT\\:${incus.socketPath}`;
-    const rules = [`${this.name} ALL=(root) NOPASSWD: ${command}`];
+    const rules = [`# ${sshUserMark}${dir}`, `${this.name} ALL=(root) NOPASSWD: ${command}`];
     const draft = join(dir, 'sudoers');
     await writeFile(draft, `${rules.join('\n')}\n`, { mode: 0o440 });
     await runOk('visudo', ['--check', '--quiet', '--file', draft]);
