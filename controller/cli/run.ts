@@ -64,7 +64,7 @@ export async function run(options: RunOptions): Promise<number> {
     },
   });
   const { store } = standalone;
-  let stopListening = () => undefined as void;
+  let stopListening: () => void = () => undefined;
   try {
     await standalone.connect();
     const keys = input.jobs.map((job) => keyOf(store.create(job, systemClock.now()).metadata));
