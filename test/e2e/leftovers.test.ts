@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, onTestFinished, test } from 'vitest';
 import { runOk } from '../support/command.ts';
 import { mountsUnder } from '../support/left-under.ts';
 import { SshUser } from '../support/ssh-user.ts';
@@ -13,6 +13,7 @@ import { clearLeftovers, findLeftovers, projectPrefix } from './support/leftover
 
 test('what a run leaves behind is found, and is cleared away', async () => {
   const runDir = await makeTempDir('e2e');
+  onTestFinished(() => (existsSync(runDir) ? clearLeftovers(runDir) : undefined));
   expect(await findLeftovers(runDir)).toEqual([]);
 
   const daemon = spawn('sleep', ['300'], { env: { TMPDIR: runDir }, detached: true, stdio: 'ignore' });
