@@ -20,6 +20,7 @@ import { serveTelemetry } from '../telemetry/http.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { programVersion } from '../version.ts';
+import { jobGauges } from './job-gauges.ts';
 import { logCommand, measure } from './observe.ts';
 
 export interface ControllerOptions {
@@ -210,6 +211,9 @@ export async function controller(options: ControllerOptions): Promise<number> {
     });
     Object.assign(metrics.sources, {
       jobs: () => countBy(cluster.jobs().map((job) => job.status?.phase ?? 'Pending')),
+      oldestWaiting: () => [{ labels: {}, value: jobGauges(cluster.jobs(), clock.now()).oldestWaiting }],
+      overdue: () => [{ labels: {}, value: jobGauges(cluster.jobs(), clock.now()).overdue }],
+      oldestCleanUp: () => [{ labels: {}, value: jobGauges(cluster.jobs(), clock.now()).oldestCleanUp }],
       observationAges: () =>
         pool.all().map((host) => ({
           labels: { host: host.name },

@@ -5,6 +5,12 @@ import { counter, collectedGauge, gauge, histogram, type Sample } from './typed-
 export interface MetricSources {
   /** CiJobs that exist, by phase. */
   jobs?: () => Iterable<Sample<'phase'>>;
+  /** Seconds that the oldest of the waiting jobs has waited for a slot. */
+  oldestWaiting?: () => Iterable<Sample<never>>;
+  /** Jobs that hold their slot for longer than their own limits allow. */
+  overdue?: () => Iterable<Sample<never>>;
+  /** Seconds that the slowest of the finished jobs has waited for its instance to go. */
+  oldestCleanUp?: () => Iterable<Sample<never>>;
   /** Seconds since the last certain view of a host. */
   observationAges?: () => Iterable<Sample<'host'>>;
   /** Slots of a host: `state` is `used` or `capacity`. */
@@ -178,6 +184,18 @@ function collected(registry: Registry, sources: MetricSources): void {
     read: () => Iterable<Sample<L>> | undefined,
   ) => collectedGauge(registry, { name, help, labels }, () => read() ?? []);
   add('cijob_jobs', 'CiJobs that exist, by phase.', ['phase'], () => sources.jobs?.());
+  add('cijob_oldest_waiting_seconds', 'How long the oldest waiting CiJob has waited for a slot.', [], () =>
+    sources.oldestWaiting?.(),
+  );
+  add('cijob_overdue_jobs', 'CiJobs that hold a slot for longer than their own limits allow.', [], () =>
+    sources.overdue?.(),
+  );
+  add(
+    'cijob_oldest_cleanup_seconds',
+    'How long the slowest finished CiJob has waited for its instance to be removed.',
+    [],
+    () => sources.oldestCleanUp?.(),
+  );
   add('cijob_observation_age_seconds', 'Time since the last certain view of a host.', ['host'], () =>
     sources.observationAges?.(),
   );

@@ -1,0 +1,46 @@
+import { findCondition, isTrue } from '../api/conditions.ts';
+import type { CiJob } from '../api/cijob.ts';
+import { instanceCleanupFinalizer } from '../api/meta.ts';
+
+/** What alerts ask about jobs, beyond how many there are. Times are in seconds, 0 where there is no such job. */
+export interface JobGauges {
+  /** Age of the oldest job that waits for a slot; suspended jobs wait for nobody. */
+  oldestWaiting: number;
+  /** Jobs that have held their slot for longer than their own limits allow. */
+  overdue: number;
+  /** How long the slowest of the jobs that are over has been waiting for its instance to go. */
+  oldestCleanUp: number;
+}
+
+/** On top of a job's own limits: making its instance, reading its result, and a host that is away for a moment. */
+const slack = 15 * 60_000;
+
+/** @param now Milliseconds since the epoch. */
+export function jobGauges(jobs: readonly CiJob[], now: number): JobGauges {
+  const gauges: JobGauges = { oldestWaiting: 0, overdue: 0, oldestCleanUp: 0 };
+  for (const job of jobs) {
+    const { metadata, spec, status } = job;
+    if (status?.completionTime !== undefined) {
+      if (!metadata.finalizers?.includes(instanceCleanupFinalizer)) continue;
+      gauges.oldestCleanUp = Math.max(gauges.oldestCleanUp, (now - cleanUpDue(job)) / 1000);
+    } else if (isTrue(status?.conditions, 'Admitted')) {
+      const admitted = findCondition(status?.conditions, 'Admitted')?.lastTransitionTime ?? '';
+      const limit = (spec.bootTimeoutSeconds + spec.timeoutSeconds) * 1000 + slack;
+      if (now > Date.parse(admitted) + limit) gauges.overdue += 1;
+    } else if (!spec.suspend) {
+      const since = Date.parse(metadata.creationTimestamp);
+      gauges.oldestWaiting = Math.max(gauges.oldestWaiting, (now - since) / 1000);
+    }
+  }
+  return gauges;
+}
+
+/** From when on the instance of a finished job should be going; a failed one may be held for debugging. */
+function cleanUpDue({ metadata, spec, status }: CiJob): number {
+  const completed = Date.parse(status?.completionTime ?? '');
+  if (metadata.deletionTimestamp !== undefined) {
+    return Math.max(completed, Date.parse(metadata.deletionTimestamp));
+  }
+  const held = status?.failure && status.failure.class !== 'Cancelled';
+  return completed + (held ? spec.holdOnFailureSeconds * 1000 : 0);
+}
