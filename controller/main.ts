@@ -91,7 +91,8 @@ controller takes it up.`,
   .action(async (options: ControllerOptions) => {
     // Half a second of libraries that the other subcommands do without.
     const { controller } = await import('./cli/controller.ts');
-    process.exitCode = await controller(options);
+    // Whoever has lost the lease must not write one more byte, whatever is still under way.
+    process.exit(await controller(options));
   });
 
 program

@@ -215,6 +215,7 @@ export class Host {
       project: session.project.config,
     };
     onUp();
+    this.#options.logs?.resume(this.name, session.client, this.#spec.project);
     events.changed(this.name, undefined);
     try {
       return await session.follow();

@@ -3,17 +3,43 @@ import type WebSocket from 'ws';
 import * as z from 'zod';
 import type { IncusClient } from '../incus/client.ts';
 import { instancePath, logPath } from '../incus/commands.ts';
+import { IncusError } from '../incus/errors.ts';
+import type { InstanceView } from '../incus/inventory.ts';
 
-/** Receives the log of an instance, every byte once and in order. */
-export type OnLog = (instance: string, chunk: Buffer) => void;
+/** Whose log it is: an attempt of a CiJob, and its instance. */
+export interface LogSource {
+  instance: string;
+  namespace: string;
+  name: string;
+  uid: string;
+  attempt: number;
+}
+
+/** Where logs go. It says itself how much of one it has, so that going on needs no memory of ours. */
+export interface LogSink {
+  /** Bytes it has of a log; undefined when it has none. */
+  size(log: LogSource): number | undefined;
+  /** Takes a chunk that begins at byte `offset`. False: it takes no more of this log for now. */
+  write(log: LogSource, offset: number, chunk: Buffer): Promise<boolean>;
+}
 
 /** Descriptors of an exec that waits for WebSockets, by number, each with its secret. */
 const ExecMetadata = z.object({ fds: z.record(z.string(), z.string()) });
 
 interface Follower {
-  bytes: number;
+  host: string;
+  log: LogSource;
   stop: () => void;
+  /** Ends when all that has come is written. */
+  written: Promise<void>;
+  /** The sink takes no more for now. */
+  refused: boolean;
+  /** How often the rest of the log could not be read. */
+  failures: number;
 }
+
+/** A log that cannot be read so often is left as it is: the result matters more. */
+const patience = 3;
 
 /**
  * Logs of instances while they are written. One `tail` in the guest pushes what comes, so that a job that runs for
@@ -21,31 +47,45 @@ interface Follower {
  * read from the file.
  */
 export class LiveLogs {
-  readonly #onLog: OnLog;
+  readonly #sink: LogSink;
   readonly #followers = new Map<string, Follower>();
 
-  constructor(onLog: OnLog) {
-    this.#onLog = onLog;
+  constructor(sink: LogSink) {
+    this.#sink = sink;
   }
 
-  /** Begins to follow an instance's log. A log that cannot be followed is read in one piece at the end. */
-  follow(client: IncusClient, project: string, instance: string): void {
-    const stop = new AbortController();
-    const follower = this.#followers.get(instance) ?? { bytes: 0, stop: () => undefined };
-    follower.stop();
-    follower.stop = () => stop.abort();
-    this.#followers.set(instance, follower);
-    void this.#tail(client, project, instance, follower, stop.signal).catch(() => undefined);
+  /** Begins to follow an instance's log where the sink ends. One that cannot be followed is read in one piece at the end. */
+  follow(host: string, client: IncusClient, project: string, log: LogSource): void {
+    const follower = this.#of(host, log);
+    this.#begin(client, project, follower);
   }
 
-  /** Reads what is left of a log, now that nobody writes it any more. */
-  async finish(client: IncusClient, instance: string): Promise<void> {
-    const follower = this.#followers.get(instance) ?? { bytes: 0, stop: () => undefined };
+  /** Goes on with all logs of a host, now that there is a new connection to it. */
+  resume(host: string, client: IncusClient, project: string): void {
+    for (const follower of this.#followers.values()) {
+      if (follower.host === host) this.#begin(client, project, follower);
+    }
+  }
+
+  /** Reads what is left of a log, now that nobody writes it any more. Rejects when it is worth another try. */
+  async finish(host: string, client: IncusClient, log: LogSource): Promise<void> {
+    const follower = this.#of(host, log);
     follower.stop();
-    this.#followers.set(instance, follower);
-    const rest = await client.openFile(instance, logPath, follower.bytes);
-    if (!rest) return;
-    for await (const chunk of rest as AsyncIterable<Buffer>) this.#take(instance, follower, chunk);
+    await follower.written;
+    follower.refused = false;
+    try {
+      const offset = this.#sink.size(log) ?? 0;
+      const rest = await client.openFile(log.instance, logPath, offset);
+      if (!rest) return;
+      let at = offset;
+      for await (const chunk of rest as AsyncIterable<Buffer>) {
+        if (!(await this.#sink.write(log, at, chunk))) break;
+        at += chunk.length;
+      }
+    } catch (error) {
+      follower.failures += 1;
+      if (follower.failures < patience) throw unanswered(error);
+    }
   }
 
   /** Forgets an instance. */
@@ -54,23 +94,42 @@ export class LiveLogs {
     this.#followers.delete(instance);
   }
 
-  #take(instance: string, follower: Follower, chunk: Buffer): void {
-    follower.bytes += chunk.length;
-    this.#onLog(instance, chunk);
+  #of(host: string, log: LogSource): Follower {
+    const follower = this.#followers.get(log.instance) ?? {
+      host,
+      log,
+      stop: () => undefined,
+      written: Promise.resolve(),
+      refused: false,
+      failures: 0,
+    };
+    this.#followers.set(log.instance, follower);
+    return follower;
+  }
+
+  #begin(client: IncusClient, project: string, follower: Follower): void {
+    follower.stop();
+    const stop = new AbortController();
+    follower.stop = () => stop.abort();
+    void this.#tail(client, project, follower, stop).catch(() => undefined);
   }
 
   async #tail(
     client: IncusClient,
     project: string,
-    instance: string,
     follower: Follower,
-    signal: AbortSignal,
+    stop: AbortController,
   ): Promise<void> {
+    const { log } = follower;
+    const { signal } = stop;
+    await follower.written;
+    follower.refused = false;
+    let at = this.#sink.size(log) ?? 0;
     const operation = await client.start({
       method: 'POST',
-      path: instancePath(project, instance, '/exec'),
+      path: instancePath(project, log.instance, '/exec'),
       body: {
-        command: ['tail', '-c', `+${follower.bytes + 1}`, '-F', logPath],
+        command: ['tail', '-c', `+${at + 1}`, '-F', logPath],
         'wait-for-websocket': true,
         interactive: false,
       },
@@ -81,17 +140,56 @@ export class LiveLogs {
       for (const socket of sockets) socket.terminate();
     };
     signal.addEventListener('abort', close, { once: true });
+    const take = async (chunk: Buffer): Promise<void> => {
+      if (follower.refused) return;
+      if (await this.#sink.write(log, at, chunk)) {
+        at += chunk.length;
+        return;
+      }
+      // Whatever comes now would leave a gap. The rest is asked for again at the end.
+      follower.refused = true;
+      stop.abort();
+    };
     for (const descriptor of ['0', '1', '2']) {
+      if (signal.aborted) break;
       const socket = await client.operationSocket(operation.id, fds[descriptor] ?? '');
       socket.on('error', close);
       sockets.push(socket);
       if (descriptor === '1') {
         socket.on('message', (chunk: Buffer, isBinary: boolean) => {
-          if (isBinary && !signal.aborted) this.#take(instance, follower, chunk);
+          if (!isBinary || signal.aborted) return;
+          // A guest may print faster than a disk writes.
+          socket.pause();
+          follower.written = follower.written.then(() => take(chunk)).finally(() => socket.resume());
         });
       }
       await once(socket, 'open');
     }
     if (signal.aborted) close();
   }
+}
+
+/** Whose log an instance's is, as its labels tell. */
+export function logSourceOf(instance: InstanceView | undefined): LogSource | undefined {
+  const { namespace, name, uid, attempt } = instance?.labels ?? {};
+  if (!instance || namespace === undefined || name === undefined || uid === undefined) return undefined;
+  return { instance: instance.name, namespace, name, uid, attempt: Number(attempt ?? 1) };
+}
+
+/** A sink that passes every log on, each byte once and in order, for as long as the process lives. */
+export function passOn(onLog: (chunk: Buffer) => void): LogSink {
+  const sizes = new Map<string, number>();
+  return {
+    size: ({ instance }) => sizes.get(instance),
+    write({ instance }, offset, chunk) {
+      sizes.set(instance, offset + chunk.length);
+      onLog(chunk);
+      return Promise.resolve(true);
+    },
+  };
+}
+
+function unanswered(error: unknown): Error {
+  if (error instanceof IncusError) return error;
+  return new IncusError('Unknown', error instanceof Error ? error.message : String(error), 0, { cause: error });
 }

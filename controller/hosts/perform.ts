@@ -4,7 +4,7 @@ import type { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import type { Instance } from '../incus/schemas.ts';
 import { SshError } from '../ssh/errors.ts';
-import type { LiveLogs } from './live-logs.ts';
+import { logSourceOf, type LiveLogs } from './live-logs.ts';
 import type { Session } from './session.ts';
 import { resolveSource } from './sources.ts';
 
@@ -38,7 +38,8 @@ export async function perform(command: Command, ground: Ground): Promise<Command
       case 'launch': {
         const operation = await ground.session.client.start(requestOf(command, ground.project));
         ground.inventory.operation(operation);
-        ground.logs?.follow(ground.session.client, ground.project, command.instance);
+        const log = logSourceOf(ground.inventory.get(command.instance));
+        if (log) ground.logs?.follow(ground.host, ground.session.client, ground.project, log);
         return { kind: 'launched', operation: operation.id };
       }
       case 'probe':
@@ -119,11 +120,15 @@ async function create(
   }
 }
 
-async function collect(instance: string, { session, logs }: Ground): Promise<CommandOutcome> {
+async function collect(
+  instance: string,
+  { session, inventory, host, logs }: Ground,
+): Promise<CommandOutcome> {
+  const source = logSourceOf(inventory.get(instance));
   const [result, log] = await Promise.all([
     session.client.readFile(instance, resultPath, { first: maxResultBytes }),
     session.client.readFile(instance, logPath, { last: logTailBytes }),
-    logs?.finish(session.client, instance),
+    source && logs?.finish(host, session.client, source),
   ]);
   return { kind: 'collected', collected: { result, log } };
 }

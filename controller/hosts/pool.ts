@@ -44,7 +44,8 @@ export class HostPool {
   /** Slots by instance name. */
   readonly #slots = new Map<string, Slot>();
   readonly #waiting = new Map<string, { demand: Demand; instance: string; why: Fit }>();
-  readonly #admitted = new Map<string, string>();
+  /** Jobs that were handed a slot and have not taken it up yet: no status says so. */
+  readonly #admitted = new Map<string, { host: string; instance: string }>();
 
   constructor(options: PoolOptions) {
     this.#options = options;
@@ -73,6 +74,7 @@ export class HostPool {
   async remove(name: string): Promise<void> {
     const known = this.#hosts.get(name);
     this.#hosts.delete(name);
+    this.#options.events.changed(name, undefined);
     await known?.host.close();
   }
 
@@ -124,11 +126,11 @@ export class HostPool {
   /** Asks for a slot. Ask again at any time: the answer is the current one. */
   admit(demand: Demand, instance: string): Admission {
     const admitted = this.#admitted.get(demand.key);
-    if (admitted !== undefined) return { kind: 'admitted', host: admitted };
+    if (admitted) return { kind: 'admitted', host: admitted.host };
     const waiting = { demand, instance, why: fit(demand, this.#offers()) };
     this.#waiting.set(demand.key, waiting);
     this.assign();
-    const host = this.#admitted.get(demand.key);
+    const host = this.#admitted.get(demand.key)?.host;
     if (host !== undefined) return { kind: 'admitted', host };
     const { why } = waiting;
     if (why.kind === 'never') {
@@ -145,15 +147,22 @@ export class HostPool {
     };
   }
 
-  /** Notes that a job holds a slot already, as its status says. */
-  occupy(instance: string, slot: Slot): void {
+  /** Notes that a job holds a slot, as its status says. */
+  occupy(key: string, instance: string, slot: Slot): void {
+    this.#waiting.delete(key);
+    this.#admitted.delete(key);
     this.#slots.set(instance, slot);
   }
 
-  /** Takes a job out of the queue. Its slot, if it holds one, stays until {@link release}. */
+  /**
+   * Takes a job out of the queue. A slot that it was handed and has not taken up goes to the next; one that it holds
+   * stays until {@link release}.
+   */
   withdraw(key: string): void {
     this.#waiting.delete(key);
+    const admitted = this.#admitted.get(key);
     this.#admitted.delete(key);
+    if (admitted) this.release(admitted.instance);
   }
 
   /** Gives a slot back, once its instance is gone. */
@@ -179,7 +188,7 @@ export class HostPool {
       }
       this.#slots.set(instance, { host, cpu: demand.cpu, memoryBytes: demand.memoryBytes });
       this.#waiting.delete(demand.key);
-      this.#admitted.set(demand.key, host);
+      this.#admitted.set(demand.key, { host, instance });
       this.#options.onAdmitted(demand.key);
     }
   }

@@ -141,31 +141,6 @@ export class KubeClient {
     return this.#patch(resource, ref, 'application/json-patch+json', body, options);
   }
 
-  /**
-   * Server-side apply of the fields we own, taken over by force, as controllers do
-   * (https://kubernetes.io/docs/reference/using-api/server-side-apply/#using-server-side-apply-in-a-controller).
-   *
-   * @param body The fields, with `apiVersion` and `kind`.
-   */
-  apply<T>(resource: Resource<T>, ref: ObjectRef, body: object, options: WriteOptions = {}): Promise<T> {
-    const { resourceVersion, subresource, signal, timeoutMs } = options;
-    const metadata = {
-      ...('metadata' in body ? (body.metadata as object) : {}),
-      name: ref.name,
-      resourceVersion,
-    };
-    return this.#call(resource, {
-      signal,
-      timeoutMs,
-      method: 'PATCH',
-      path: objectPath(resource, ref, subresource),
-      query: { fieldManager, force: true },
-      // JSON is YAML.
-      contentType: 'application/apply-patch+yaml',
-      body: { ...body, metadata },
-    });
-  }
-
   /** Deletes the object if it still is the one meant: `NotFound` when it is gone, `Conflict` when it is another. */
   async delete(
     resource: Resource<unknown>,

@@ -56,15 +56,9 @@ export class HostStatusWriter {
     const due = now - (this.#writtenAt.get(name) ?? 0) >= refreshInterval;
     if (!due && essence(host.status) === essence(status)) return;
     if (essence(host.status, true) === essence(status, true)) return;
-    await client.jsonPatch(
-      incushosts,
-      { name },
-      [
-        { op: 'replace', path: '/metadata/resourceVersion', value: host.metadata.resourceVersion },
-        { op: 'add', path: '/status', value: status },
-      ],
-      { subresource: 'status' },
-    );
+    const { resourceVersion } = host.metadata;
+    const patch = [{ op: 'add', path: '/status', value: status }];
+    await client.jsonPatch(incushosts, { name }, patch, { subresource: 'status', resourceVersion });
     this.#writtenAt.set(name, now);
     this.#queue.forget(name);
   }

@@ -60,17 +60,13 @@ export class ClusterJobStore implements JobStore {
     return readSecret(this.#client, namespace, name, key);
   }
 
-  /** One guarded write. Naming the version we know makes the API server refuse it, as a conflict, on any other. */
+  /** One write, refused when the object is not the one we know any more. */
   async #patch(job: CiJob, operations: object[], subresource?: 'status'): Promise<CiJob> {
-    const guard = { op: 'replace', path: '/metadata/resourceVersion', value: job.metadata.resourceVersion };
     this.#onWrite();
     try {
-      const written = await this.#client.jsonPatch(
-        cijobs,
-        job.metadata,
-        [guard, ...operations],
-        subresource ? { subresource } : {},
-      );
+      const { resourceVersion } = job.metadata;
+      const guarded = { resourceVersion, ...(subresource ? { subresource } : {}) };
+      const written = await this.#client.jsonPatch(cijobs, job.metadata, operations, guarded);
       this.#written.set(keyOf(job.metadata), written);
       return written;
     } catch (error) {

@@ -31,7 +31,7 @@ export function planAttempt(job: CiJob, observed: Observed, now: number, patienc
     };
   }
   if (instance.status !== 'Running') return notRunning(job, instance, observed, now, patience);
-  if (!isReady(instance, observed)) return boot(job, instance, now);
+  if (!isReady(instance, observed)) return boot(job, instance, observed, now);
   return run(job, instance, observed, now, patience);
 }
 
@@ -39,9 +39,12 @@ function outOfSight(
   job: CiJob,
   host: Extract<HostView, { kind: 'down' }>,
   now: number,
-  { hostGrace }: Patience,
+  { hostBlip, hostGrace }: Patience,
 ): Step {
   const lostAt = host.since + hostGrace;
+  // Connections are cut and made anew, and controllers start, without a word about it in every job.
+  const toldAt = host.since + Math.min(hostBlip, hostGrace);
+  if (now < toldAt) return { wakeAt: toldAt };
   if (now < lostAt) {
     const message = `host ${job.status?.host ?? ''} is out of reach, and the job's state unknown: ${host.message}`;
     return { blocked: { reason: 'HostUnreachable', message }, wakeAt: lostAt };
@@ -129,7 +132,7 @@ function notRunning(
   };
 }
 
-function boot(job: CiJob, instance: InstanceView, now: number): Step {
+function boot(job: CiJob, instance: InstanceView, { memory }: Observed, now: number): Step {
   const startedAt = Math.min(now, instance.startedAt);
   const giveUpAt = startedAt + job.spec.bootTimeoutSeconds * 1000;
   if (now >= giveUpAt) {
@@ -140,11 +143,12 @@ function boot(job: CiJob, instance: InstanceView, now: number): Step {
       ),
     };
   }
+  const probeAt = memory.probedAt === undefined ? now : memory.probedAt + probeInterval;
   return {
     phase: 'Booting',
     conditions: started(instance),
-    commands: at(job, { verb: 'probe', instance: instance.name }),
-    wakeAt: Math.min(giveUpAt, now + probeInterval),
+    commands: now < probeAt ? [] : at(job, { verb: 'probe', instance: instance.name }),
+    wakeAt: Math.min(giveUpAt, now < probeAt ? probeAt : now + probeInterval),
   };
 }
 

@@ -36,6 +36,8 @@ export interface Memory {
   problem: Problem | undefined;
   /** A VM's agent answered a probe. */
   agentAnswered: boolean;
+  /** When the last probe came back, with whatever answer. */
+  probedAt: number | undefined;
   /** Operation of the runner we launched, and how often we did. */
   operation: string | undefined;
   launches: number;
@@ -49,6 +51,7 @@ export function blankMemory(attempt: number): Memory {
     resolved: undefined,
     problem: undefined,
     agentAnswered: false,
+    probedAt: undefined,
     operation: undefined,
     launches: 0,
     collected: undefined,
@@ -77,6 +80,8 @@ export interface Observed {
 
 /** How long things may take, in milliseconds. */
 export interface Patience {
+  /** A host may be out of reach for this long before its jobs say so. */
+  hostBlip: number;
   /** A host may be out of reach for this long before its attempts count as lost. */
   hostGrace: number;
   /** What the host allows the runner beyond the command's own limit. */
@@ -87,6 +92,7 @@ export interface Patience {
 }
 
 export const defaultPatience: Patience = {
+  hostBlip: 10_000,
   hostGrace: 10 * 60_000,
   deadlineSlack: 30_000,
   retryBase: 5_000,

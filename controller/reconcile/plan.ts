@@ -40,10 +40,12 @@ export function plan(job: CiJob, observed: Observed, now: number, patience: Pati
   const concluded = statusAfter(job, step, observed, now);
   const over = isFinished({ ...job, status: concluded });
   const cleaning = cleanUp(job, concluded, observed, now);
-  const status = statusWhileCleaning(job, concluded, cleaning, now);
-  const commands = [...(step.commands ?? []), ...cleaning.commands];
-  const done = over && cleaning.clean;
   const finalizer = job.metadata.finalizers?.includes(instanceCleanupFinalizer) ?? false;
+  // It was let go before. A host that is out of sight by now does not bring it back.
+  const letGo = isFinished(job) && !finalizer;
+  const status = letGo ? concluded : statusWhileCleaning(job, concluded, cleaning, now);
+  const commands = [...(step.commands ?? []), ...cleaning.commands];
+  const done = over && (cleaning.clean || (letGo && commands.length === 0));
   const ttl = job.spec.ttlSecondsAfterFinished;
   const expiresAt =
     over &&
@@ -54,7 +56,7 @@ export function plan(job: CiJob, observed: Observed, now: number, patience: Pati
       : undefined;
   return {
     status,
-    finalizer: !done && (finalizer || status.host !== undefined),
+    finalizer: !done && !letGo && (finalizer || status.host !== undefined),
     done,
     commands: observed.memory.inFlight === undefined ? commands : [],
     needsSlot: step.needsSlot ?? false,

@@ -52,8 +52,9 @@ export interface HostsPort {
   instancesOf(uid: string): { host: string; instance: InstanceView }[];
   perform(host: string, command: Command): Promise<CommandOutcome>;
   admit(request: SlotRequest, instance: string): Admission;
-  /** Notes a slot that a status says is taken. */
-  occupy(instance: string, slot: { host: string; cpu: number; memoryBytes: number }): void;
+  /** Notes a slot that a status says is taken. The job waits for none any more. */
+  occupy(key: string, instance: string, slot: { host: string; cpu: number; memoryBytes: number }): void;
+  /** The job waits no more. A slot that it was admitted to, and that no status says is taken, is free again. */
   withdraw(key: string): void;
   release(instance: string): void;
 }

@@ -181,7 +181,7 @@ export class Reconciler {
     before: CiJobStatus | undefined,
     changed: boolean,
   ): Promise<CiJob> {
-    const { store, observer, clock, hosts } = this.#options;
+    const { store, observer, clock } = this.#options;
     const key = keyOf(job.metadata);
     let written = job;
     if (planned.finalizer && !(job.metadata.finalizers ?? []).includes(instanceCleanupFinalizer)) {
@@ -196,7 +196,6 @@ export class Reconciler {
     const { host, instance } = planned.status;
     if (host !== undefined && instance && worth) {
       this.#hold(key, cell, instance.name, host, written);
-      hosts.withdraw(key);
     }
     return written;
   }
@@ -287,7 +286,7 @@ export class Reconciler {
     cell.slots.add(instance);
     this.#keysByInstance.set(instance, key);
     const { cpu, memory } = job.spec.instance;
-    this.#options.hosts.occupy(instance, { host, cpu, memoryBytes: bytesOf(memory) });
+    this.#options.hosts.occupy(key, instance, { host, cpu, memoryBytes: bytesOf(memory) });
   }
 
   /** Gives back the slots of earlier attempts whose instances are gone. */
@@ -331,6 +330,7 @@ function runnerOf(
 
 /** Notes what a command brought. */
 function remember(memory: Memory, command: Command, outcome: CommandOutcome, now: number): void {
+  if (command.verb === 'probe') memory.probedAt = now;
   switch (outcome.kind) {
     case 'refused':
     case 'failed':

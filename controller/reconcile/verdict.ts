@@ -41,7 +41,8 @@ const truncationMark = '[pikaci] the log ends here';
  */
 export function verdictOf(job: CiJob, { result, log: logFile }: Collected): Verdict | undefined {
   const log = summary(logFile);
-  if (result.kind === 'missing') return undefined;
+  // The runner makes the file empty when it begins, and replaces it by the result at the end.
+  if (result.kind === 'missing' || (result.kind === 'file' && result.size === 0)) return undefined;
   const invalid = (why: string): Verdict => ({
     passed: false,
     class: 'Infrastructure',
@@ -50,7 +51,6 @@ export function verdictOf(job: CiJob, { result, log: logFile }: Collected): Verd
     log,
   });
   if (result.kind === 'unreadable') return invalid(`is not a regular file but a ${result.what}`);
-  if (result.size === 0) return invalid('is empty');
   if (result.size > result.bytes.length) return invalid(`is too large: ${result.size} bytes`);
   const parsed = Result.safeParse(parseJson(result.bytes));
   if (!parsed.success) {
