@@ -113,10 +113,7 @@ export class Reconciler {
 
   /** Takes up the slot that a job's status says it holds. Do this for every job before the first is admitted. */
   adopt(key: string, job: CiJob): void {
-    const { status } = job;
-    if (status?.host === undefined || status.instance === undefined) return;
-    if (!job.metadata.finalizers?.includes(instanceCleanupFinalizer)) return;
-    this.#hold(key, this.#cellOf(key, job), status.instance.name, status.host, job);
+    this.#takeUpSlot(key, this.#cellOf(key, job), job);
   }
 
   #plan(key: string, job: CiJob, cell: Cell): Plan {
@@ -127,7 +124,11 @@ export class Reconciler {
       cell.memory = blankMemory(attempt);
     const now = clock.now();
     const first = plan(current, this.#observe(current, cell, undefined), now, patience);
-    if (!first.needsSlot) return first;
+    if (!first.needsSlot) {
+      // Suspended, called off or paused while it waited: what it may have been handed is for others.
+      if (first.status.host === undefined) hosts.withdraw(key);
+      return first;
+    }
     const request = this.#slotRequest(key, current);
     const admission = hosts.admit(request, instanceName(job.metadata.uid, attempt));
     return plan(current, this.#observe(current, cell, admission), now, patience);
@@ -182,7 +183,6 @@ export class Reconciler {
     changed: boolean,
   ): Promise<CiJob> {
     const { store, observer, clock } = this.#options;
-    const key = keyOf(job.metadata);
     let written = job;
     if (planned.finalizer && !(job.metadata.finalizers ?? []).includes(instanceCleanupFinalizer)) {
       written = await store.addFinalizer(written);
@@ -193,10 +193,7 @@ export class Reconciler {
       cell.base = JSON.stringify(written.status ?? {});
     }
     if (changed || worth) observer.status(written, before, planned.status, worth);
-    const { host, instance } = planned.status;
-    if (host !== undefined && instance && worth) {
-      this.#hold(key, cell, instance.name, host, written);
-    }
+    this.#takeUpSlot(keyOf(job.metadata), cell, written);
     return written;
   }
 
@@ -282,11 +279,15 @@ export class Reconciler {
     return cell;
   }
 
-  #hold(key: string, cell: Cell, instance: string, host: string, job: CiJob): void {
-    cell.slots.add(instance);
-    this.#keysByInstance.set(instance, key);
-    const { cpu, memory } = job.spec.instance;
-    this.#options.hosts.occupy(key, instance, { host, cpu, memoryBytes: bytesOf(memory) });
+  /** A stored status says who holds which slot, whoever wrote it. */
+  #takeUpSlot(key: string, cell: Cell, { metadata, spec, status }: CiJob): void {
+    const name = status?.instance?.name;
+    if (status?.host === undefined || name === undefined || cell.slots.has(name)) return;
+    if (!metadata.finalizers?.includes(instanceCleanupFinalizer)) return;
+    cell.slots.add(name);
+    this.#keysByInstance.set(name, key);
+    const { cpu, memory } = spec.instance;
+    this.#options.hosts.occupy(key, name, { host: status.host, cpu, memoryBytes: bytesOf(memory) });
   }
 
   /** Gives back the slots of earlier attempts whose instances are gone. */

@@ -1,0 +1,260 @@
+import type { Host, HostOptions, HostState } from '../../../controller/hosts/host.ts';
+import { perform } from '../../../controller/hosts/perform.ts';
+import type { Session } from '../../../controller/hosts/session.ts';
+import type { Command } from '../../../controller/incus/commands.ts';
+import { IncusError } from '../../../controller/incus/errors.ts';
+import { Inventory, type EndedOperation } from '../../../controller/incus/inventory.ts';
+import type { CommandOutcome } from '../../../controller/incus/outcome.ts';
+import type { IncusEvent, Operation } from '../../../controller/incus/schemas.ts';
+import { plain, type ModelIncus } from './incus.ts';
+import type { Wire } from './wire.ts';
+
+/** Which model of Incus a host's socket path leads to, by whom it is used, and over which wire. */
+export interface Socket {
+  incus: ModelIncus;
+  wire: Wire;
+  sender: string;
+}
+/** By socket path. */
+export const sockets = new Map<string, Socket>();
+
+const lost = () => new IncusError('Unknown', 'the answer was lost');
+
+/**
+ * Stands in for hosts/host.ts: the same inventory, commands and rules for sessions, over a model of Incus in place of
+ * a connection. When it connects, and when its events arrive, the world decides.
+ */
+export class ModelHost implements Pick<
+  Host,
+  'name' | 'inventory' | 'spec' | 'state' | 'observedAt' | 'session' | 'update' | 'perform' | 'close'
+> {
+  readonly name: string;
+  readonly inventory = new Inventory();
+  readonly socket: Socket;
+  state: HostState;
+  readonly #options: HostOptions;
+  #session: ModelSession | undefined;
+  #closed = false;
+  /** The session that is being opened. */
+  opening: ModelSession | undefined;
+
+  constructor(options: HostOptions) {
+    this.name = options.name;
+    this.#options = options;
+    this.socket = sockets.get(options.spec.connection.local?.socketPath ?? '')!;
+    this.state = { kind: 'down', since: options.clock.now(), reason: 'Connecting', message: 'connecting' };
+  }
+
+  get spec() {
+    return this.#options.spec;
+  }
+
+  get observedAt(): number {
+    return this.#options.clock.now();
+  }
+
+  get session(): Session | undefined {
+    return this.#session as unknown as Session | undefined;
+  }
+
+  get current(): ModelSession | undefined {
+    return this.#session;
+  }
+
+  update(): boolean {
+    return true;
+  }
+
+  async perform(command: Command): Promise<CommandOutcome> {
+    const session = this.session;
+    if (!session) return { kind: 'unknown', message: `host ${this.name} is not connected` };
+    return perform(command, {
+      session,
+      inventory: this.inventory,
+      host: this.name,
+      project: this.spec.project,
+      allowedSources: this.spec.allowedSources,
+      controllerId: this.#options.controllerId,
+      logs: undefined,
+    });
+  }
+
+  close(): Promise<void> {
+    this.#closed = true;
+    (this.#session ?? this.opening)?.close();
+    return Promise.resolve();
+  }
+
+  /** Opens a session, as Session.open does: events first, then lists. */
+  async connect(): Promise<void> {
+    if (this.#closed || this.opening || this.#session) return;
+    const session: ModelSession = new ModelSession(this, (instance) => {
+      if (this.#session === session) this.#options.events.changed(this.name, instance);
+    });
+    this.opening = session;
+    try {
+      await session.relist();
+    } catch {
+      session.close();
+      return;
+    } finally {
+      this.opening = undefined;
+    }
+    if (session.over) return;
+    this.#session = session;
+    const { type } = this.socket.incus;
+    this.state = {
+      kind: 'up',
+      since: this.#options.clock.now(),
+      version: 'model',
+      instanceTypes: type === 'container' ? ['Container'] : ['VirtualMachine'],
+      project: {},
+    };
+    this.#options.events.changed(this.name, undefined);
+  }
+
+  /** The session has ended. */
+  ended(session: ModelSession): void {
+    if (this.#session !== session) return;
+    this.#session = undefined;
+    this.state = {
+      kind: 'down',
+      since: this.#options.clock.now(),
+      reason: 'Unreachable',
+      message: 'the connection was lost',
+    };
+    this.#options.events.changed(this.name, undefined);
+  }
+}
+
+/** The part of a session that commands use, with the rules of hosts/session.ts. */
+export class ModelSession {
+  /** Events on their way. */
+  events: IncusEvent[] = [];
+  over = false;
+  readonly link = { resolve: (path: string) => Promise.resolve({ path, directory: true }) };
+  readonly #host: ModelHost;
+  readonly #changed: (instance: string | undefined) => void;
+  readonly #waiting = new Map<string, (ended: EndedOperation | undefined) => void>();
+  readonly #listener: (event: IncusEvent) => void;
+  #held: IncusEvent[] | undefined;
+
+  constructor(host: ModelHost, changed: (instance: string | undefined) => void) {
+    this.#host = host;
+    this.#changed = changed;
+    this.#listener = (event) => this.events.push(structuredClone(event));
+    host.socket.incus.listeners.add(this.#listener);
+  }
+
+  get client() {
+    const { incus } = this.#host.socket;
+    const ask = <T>(words: string, effect: () => T) => this.#ask(words, effect);
+    return {
+      start: (request: { method: string; path: string; body?: unknown }): Promise<Operation> => {
+        const name = request.path.split('?')[0]?.split('/')[3] ?? '';
+        const body = request.body as { name: string } & Parameters<ModelIncus['create']>[0];
+        if (request.method === 'DELETE') return ask(`delete ${name}`, () => incus.remove(name));
+        if (request.method === 'PUT') return ask(`stop ${name}`, () => incus.stop(name));
+        if (request.path.includes('/exec'))
+          return ask(`launch the runner in ${name}`, () => incus.exec(name));
+        return ask(`create ${body.name}`, () => incus.create(body));
+      },
+      instance: (name: string) => ask(`read ${name}`, () => plain(incus.instance(name))),
+      processes: (name: string) => ask(`probe ${name}`, () => (incus.instance(name).booted ? 7 : -1)),
+      imageFingerprint: () => ask('ask for the image', () => 'f'.repeat(64)),
+      hasProfile: () => Promise.resolve(true),
+      readFile: (name: string, path: string) =>
+        ask(`read ${path} of ${name}`, () => incus.file(name, path)).then((file) =>
+          file.kind === 'file' ? { ...file, bytes: Buffer.from(file.bytes) } : file,
+        ),
+    };
+  }
+
+  async relist(): Promise<void> {
+    this.#held ??= [];
+    const { incus } = this.#host.socket;
+    const [instances, operations] = await Promise.all([
+      this.#ask('list the instances', () => incus.list()),
+      this.#ask('list the operations', () => [...incus.operations.values()]),
+    ]);
+    const { inventory } = this.#host;
+    inventory.replace(instances, operations);
+    const held = this.#held;
+    this.#held = undefined;
+    for (const event of held) this.#apply(event);
+    for (const id of [...this.#waiting.keys()]) this.#settle(id, !inventory.isRunning(id));
+    this.#changed(undefined);
+  }
+
+  async operationEnd(operation: Operation): Promise<EndedOperation> {
+    const { inventory } = this.#host;
+    inventory.operation(operation);
+    const known = inventory.ended(operation.id);
+    if (known) return known;
+    const ended = this.over
+      ? undefined
+      : await new Promise<EndedOperation | undefined>((resolve) => {
+          this.#waiting.set(operation.id, resolve);
+        });
+    if (!ended) throw new IncusError('Unknown', 'the connection was lost before the operation ended');
+    return ended;
+  }
+
+  async refresh(name: string): Promise<void> {
+    const { inventory } = this.#host;
+    try {
+      inventory.put(name, await this.client.instance(name));
+    } catch (error) {
+      if (!(error instanceof IncusError && error.kind === 'NotFound')) throw error;
+      inventory.put(name, undefined);
+    }
+    this.#changed(name);
+  }
+
+  /** The next event arrives. */
+  receive(): void {
+    const event = this.events.shift();
+    if (!event) return;
+    if (this.#held) this.#held.push(event);
+    else this.#apply(event);
+  }
+
+  close(): void {
+    if (this.over) return;
+    this.over = true;
+    this.events = [];
+    this.#host.socket.incus.listeners.delete(this.#listener);
+    for (const resolve of this.#waiting.values()) resolve(undefined);
+    this.#waiting.clear();
+    this.#host.ended(this);
+  }
+
+  #ask<T>(words: string, effect: () => T): Promise<T> {
+    const { incus, wire, sender } = this.#host.socket;
+    if (this.over || !incus.up) return Promise.reject(lost());
+    return wire.send(
+      sender,
+      `${words} on ${incus.name}`,
+      () => {
+        if (!incus.up) throw lost();
+        return effect();
+      },
+      lost,
+    );
+  }
+
+  #apply(event: IncusEvent): void {
+    const change = this.#host.inventory.apply(event);
+    if (event.type === 'operation') this.#settle(event.metadata.id, false);
+    if (!change) return;
+    if (change.mustRead) this.refresh(change.instance).catch(() => this.close());
+    else this.#changed(change.instance);
+  }
+
+  #settle(id: string, gone: boolean): void {
+    const ended = this.#host.inventory.ended(id);
+    if (!ended && !gone) return;
+    this.#waiting.get(id)?.(ended);
+    this.#waiting.delete(id);
+  }
+}
