@@ -35,8 +35,8 @@ in
       default = "Socket";
       description = ''
         As in the IncusHost. Socket: the user is in incus-admin and SSH forwards Incus's socket. Sudo: the user may run
-        `sudo -n incus query …` and nothing else. Either way the user can do anything Incus can: the project's
-        restrictions guard against jobs, not against the controller.
+        `sudo -n socat STDIO UNIX-CONNECT:…` on that socket and nothing else. Either way the user can do anything Incus
+        can: the project's restrictions guard against jobs, not against the controller.
       '';
     };
 
@@ -97,18 +97,20 @@ in
       isSystemUser = true;
       group = cfg.user;
       home = cfg.directory;
-      # `Sudo` runs commands; `Socket` needs sftp, which needs a shell that is none of nologin's.
+      # `Sudo` runs a command, and both use sftp, which nologin would refuse.
       shell = pkgs.bashInteractive;
       extraGroups = lib.optional (cfg.via == "Socket") "incus-admin";
       openssh.authorizedKeys.keys = cfg.authorizedKeys;
     };
     services.openssh.enable = lib.mkDefault true;
 
+    environment.systemPackages = lib.optional (cfg.via == "Sudo") pkgs.socat;
     security.sudo.extraRules = lib.optional (cfg.via == "Sudo") {
       users = [ cfg.user ];
       commands = [
         {
-          command = "/run/current-system/sw/bin/incus query *";
+          # The backslash is sudoers' own: a colon means something there.
+          command = "/run/current-system/sw/bin/socat STDIO UNIX-CONNECT\\:/var/lib/incus/unix.socket";
           options = [ "NOPASSWD" ];
         }
       ];

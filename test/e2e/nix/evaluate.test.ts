@@ -161,7 +161,12 @@ describe('the Incus host', () => {
     expect(sudo.security.sudo.extraRules).toEqual([
       {
         users: ['cijob'],
-        commands: [{ command: '/run/current-system/sw/bin/incus query *', options: ['NOPASSWD'] }],
+        commands: [
+          {
+            command: '/run/current-system/sw/bin/socat STDIO UNIX-CONNECT\\:/var/lib/incus/unix.socket',
+            options: ['NOPASSWD'],
+          },
+        ],
       },
     ]);
   });

@@ -106,6 +106,7 @@ let
         "postgresql"
         "procps"
         "python3"
+        "socat"
         "util-linux"
         "which"
         "xz"
