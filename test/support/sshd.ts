@@ -100,16 +100,32 @@ export class Sshd implements AsyncDisposable {
 
   /** Cuts every connection without a goodbye. New ones are taken. Returns how many there were. */
   async cutConnections(): Promise<number> {
+    const sessions = await this.#signalSessions('SIGKILL');
+    // Each connection is two processes: root's, and the user's.
+    return Math.ceil(sessions / 2);
+  }
+
+  /** Every connection falls silent, without being closed: what is sent waits, and comes when they are thawed. */
+  async freezeConnections(): Promise<void> {
+    await this.#signalSessions('SIGSTOP');
+  }
+
+  /** Lets frozen connections go on. */
+  async thawConnections(): Promise<void> {
+    await this.#signalSessions('SIGCONT');
+  }
+
+  /** Signals the processes of every connection, and returns how many there were. */
+  async #signalSessions(signal: NodeJS.Signals): Promise<number> {
     const sessions = await descendants(this.#daemon.pid, 'sshd');
     for (const pid of sessions) {
       try {
-        process.kill(pid, 'SIGKILL');
+        process.kill(pid, signal);
       } catch {
-        // Its parent took it along.
+        // It has ended meanwhile.
       }
     }
-    // Each connection is two processes: root's, and the user's.
-    return Math.ceil(sessions.length / 2);
+    return sessions.length;
   }
 
   /** The host is away: nothing listens, and what stood is cut. */
