@@ -51,7 +51,10 @@ export async function perform(command: Command, ground: Ground): Promise<Command
         return await remove(command, ground);
     }
   } catch (error) {
-    return outcomeOf(error, command);
+    const outcome = outcomeOf(error, command);
+    // A guest's file that cannot be read says nothing of the server.
+    if (outcome.kind === 'unknown' && command.verb !== 'collect') await ground.session.lookAgain();
+    return outcome;
   }
 }
 

@@ -42,6 +42,7 @@ export class Session {
   readonly #waiting = new Map<string, (ended: EndedOperation | undefined) => void>();
   /** Events that arrive while a list is on its way. They are applied on top of it. */
   #held: IncusEvent[] | undefined;
+  #relisting: Promise<void> | undefined;
   #over = false;
   readonly #ended: Promise<string>;
 
@@ -123,7 +124,19 @@ export class Session {
   }
 
   /** Lists everything and takes it as the truth. */
-  async relist(): Promise<void> {
+  relist(): Promise<void> {
+    this.#relisting ??= this.#list().finally(() => {
+      this.#relisting = undefined;
+    });
+    return this.#relisting;
+  }
+
+  /** Looks again, because the answer to a request was lost. A server that does not answer this either is gone. */
+  async lookAgain(): Promise<void> {
+    await this.relist().catch(() => this.close());
+  }
+
+  async #list(): Promise<void> {
     this.#held ??= [];
     const [instances, operations] = await Promise.all([this.client.instances(), this.client.operations()]);
     this.#inventory.replace(instances, operations);
