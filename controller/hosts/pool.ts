@@ -218,15 +218,15 @@ export class HostPool {
         if (instance.labels['controller'] === this.#options.controllerId) counted.add(instance.name);
       }
       used.instances = counted.size;
-      return offerOf(host, resource, used);
+      return offerOf(resource, host.state, used);
     });
   }
 }
 
-function offerOf(host: Host, { metadata, spec }: IncusHost, used: Offer['used']): Offer {
-  const { state } = host;
+/** What a host offers, given its state and how much of it is taken. */
+export function offerOf({ metadata, spec }: IncusHost, state: HostState, used: Offer['used']): Offer {
   return {
-    name: host.name,
+    name: metadata.name,
     labels: metadata.labels ?? {},
     up: state.kind === 'up',
     unschedulable: unschedulable(spec, metadata.deletionTimestamp),

@@ -2,7 +2,7 @@ import { findCondition, isTrue } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
-import { definitionOf, launchArgv, runnerEnvironment } from './desired.ts';
+import { definitionOf, launchCommand, resolveCommand } from './desired.ts';
 import { instanceName } from './names.ts';
 import type { HostView, Observed, Patience, Problem } from './observed.ts';
 import { calledOff, yes, type Step } from './step.ts';
@@ -78,14 +78,7 @@ function provision(
           storagePool: host.storagePool,
         }),
       }
-    : {
-        verb: 'resolve',
-        instance: nameOf(job),
-        image: job.spec.instance.image,
-        type: job.spec.instance.type === 'VirtualMachine' ? 'virtual-machine' : 'container',
-        profiles: job.spec.instance.profiles,
-        sources: [...new Set(job.spec.mounts.map((mount) => mount.source))],
-      };
+    : resolveCommand(job, attemptOf(job));
   // A create that failed was undone by Incus: what is wrong with this host need not be wrong with the next.
   const { problem } = memory;
   if (problem?.verb === 'create' && problem.outcome.kind === 'failed') {
@@ -155,12 +148,7 @@ function boot(job: CiJob, instance: InstanceView, { memory }: Observed, now: num
 /** The guest can take commands: launch the runner, wait for it, read what it left. */
 function run(job: CiJob, instance: InstanceView, observed: Observed, now: number, patience: Patience): Step {
   const { runner, memory } = observed;
-  const launch: Command = {
-    verb: 'launch',
-    instance: instance.name,
-    argv: launchArgv(job),
-    environment: runnerEnvironment(job),
-  };
+  const launch = launchCommand(job, attemptOf(job));
   const conditions: Step['conditions'] = {
     ...started(instance),
     AgentReady: yes('AgentAnswers', 'the guest can take commands'),

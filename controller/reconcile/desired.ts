@@ -1,7 +1,9 @@
 import type { CiJob } from '../api/cijob.ts';
 import { guestPath } from '../api/mounts.ts';
-import type { Device, InstanceDefinition } from '../incus/commands.ts';
-import { instanceName, specHash } from './names.ts';
+import { bytesOf } from '../api/text.ts';
+import type { Command, Device, InstanceDefinition } from '../incus/commands.ts';
+import { instanceName, keyOf, specHash } from './names.ts';
+import type { SlotRequest } from './ports.ts';
 
 /** The runner that every image owns (docs/guest-contract.md). */
 export const runnerPath = '/run/current-system/sw/bin/pikaci-incus-run';
@@ -84,4 +86,42 @@ export function launchArgv(job: CiJob): string[] {
 /** Variables of the runner itself that travel beside the job's own. */
 export function runnerEnvironment(job: CiJob): Record<string, string> {
   return { PIKACI_INCUS_EXPECT_MOUNTS: job.spec.mounts.map((mount) => guestPath(mount) ?? '').join(':') };
+}
+
+/** What a host is asked before anything is made on it: the image, the profiles, where the mounts lead. */
+export function resolveCommand(job: CiJob, attempt: number): Extract<Command, { verb: 'resolve' }> {
+  const { instance, mounts } = job.spec;
+  return {
+    verb: 'resolve',
+    instance: instanceName(job.metadata.uid, attempt),
+    image: instance.image,
+    type: instance.type === 'VirtualMachine' ? 'virtual-machine' : 'container',
+    profiles: instance.profiles,
+    sources: [...new Set(mounts.map((mount) => mount.source))],
+  };
+}
+
+/** The start of the runner. The job's own environment, which may hold Secrets, is not in it. */
+export function launchCommand(job: CiJob, attempt: number): Extract<Command, { verb: 'launch' }> {
+  return {
+    verb: 'launch',
+    instance: instanceName(job.metadata.uid, attempt),
+    argv: launchArgv(job),
+    environment: runnerEnvironment(job),
+  };
+}
+
+/** The room that a job needs. */
+export function slotRequestOf(job: CiJob, namespaceLabels: Readonly<Record<string, string>>): SlotRequest {
+  const { instance, hostSelector, priority } = job.spec;
+  return {
+    key: keyOf(job.metadata),
+    namespaceLabels,
+    hostLabels: hostSelector?.matchLabels ?? {},
+    type: instance.type,
+    cpu: instance.cpu,
+    memoryBytes: bytesOf(instance.memory),
+    priority,
+    createdAt: Date.parse(job.metadata.creationTimestamp),
+  };
 }

@@ -4,6 +4,7 @@ import { bytesOf } from '../api/text.ts';
 import type { Clock } from '../clock.ts';
 import type { Command } from '../incus/commands.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
+import { slotRequestOf } from './desired.ts';
 import { instanceName, keyOf } from './names.ts';
 import {
   blankMemory,
@@ -14,7 +15,7 @@ import {
   type RunnerView,
 } from './observed.ts';
 import { plan, type Plan } from './plan.ts';
-import type { HostsPort, JobStore, Observer, SlotRequest } from './ports.ts';
+import type { HostsPort, JobStore, Observer } from './ports.ts';
 import { worthWriting } from './worth-writing.ts';
 
 export interface ReconcilerOptions {
@@ -129,7 +130,8 @@ export class Reconciler {
       if (first.status.host === undefined) hosts.withdraw(key);
       return first;
     }
-    const request = this.#slotRequest(key, current);
+    const labels = this.#options.namespaceLabels(job.metadata.namespace ?? 'default');
+    const request = slotRequestOf(current, labels);
     const admission = hosts.admit(request, instanceName(job.metadata.uid, attempt));
     return plan(current, this.#observe(current, cell, admission), now, patience);
   }
@@ -247,20 +249,6 @@ export class Reconciler {
       }),
     );
     return Object.fromEntries(values);
-  }
-
-  #slotRequest(key: string, job: CiJob): SlotRequest {
-    const { instance, hostSelector, priority } = job.spec;
-    return {
-      key,
-      namespaceLabels: this.#options.namespaceLabels(job.metadata.namespace ?? 'default'),
-      hostLabels: hostSelector?.matchLabels ?? {},
-      type: instance.type,
-      cpu: instance.cpu,
-      memoryBytes: bytesOf(instance.memory),
-      priority,
-      createdAt: Date.parse(job.metadata.creationTimestamp),
-    };
   }
 
   #cellOf(key: string, job: CiJob): Cell {
