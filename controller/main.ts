@@ -3,6 +3,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 import { ManifestError } from './api/manifest.ts';
 import type { ControllerOptions } from './cli/controller.ts';
 import { UsageError } from './cli/input.ts';
+import { plan, type PlanOptions } from './cli/plan.ts';
 import { run, type RunOptions } from './cli/run.ts';
 import { exitCodes } from './standalone/progress.ts';
 import { logLevels } from './telemetry/log.ts';
@@ -45,10 +46,43 @@ Ctrl-C cancels the jobs and cleans up. Exit codes:
   ${exitCodes.cancelled}                  cancelled
 
 Example:
-  cijob run -f docs/examples/container.yaml`,
+  cijob run -f docs/examples/cijob-container.yaml`,
   )
   .action(async (options: RunOptions) => {
     process.exitCode = await run(options);
+  });
+
+program
+  .command('plan')
+  .description('print what `cijob run` would send to Incus for CiJob manifests, and change nothing')
+  .requiredOption(
+    '-f, --file <file>',
+    'manifest with CiJobs, YAML or JSON; "-" is standard input; may be given again',
+    list,
+  )
+  .option('--host <file>', 'manifest with IncusHosts; the default is the Incus of this machine', list, [])
+  .option('-i, --identity <file>', 'private key for hosts that are reached through SSH')
+  .option('--offline', 'ask no host anything; what only it knows stays open')
+  .addOption(
+    new Option('-o, --output <format>', 'text: lines of the incus client; json: the same as data')
+      .choices(['text', 'json'])
+      .default('text'),
+  )
+  .addHelpText(
+    'after',
+    `
+The host is asked for the image, the profiles, and where the mounts lead; nothing is made or changed. Values of the
+job's environment are never printed. Exit codes:
+  0                    every job could run
+  ${exitCodes.usage}                   the manifest is invalid
+  ${exitCodes.infrastructure}                   no host could be asked
+  ${exitCodes.config}                   a host refuses a job: image, mounts, instance type, size
+
+Example:
+  cijob plan --offline -f docs/examples/cijob-mounts.yaml`,
+  )
+  .action(async (options: PlanOptions) => {
+    process.exitCode = await plan(options);
   });
 
 program
@@ -78,6 +112,20 @@ program
       .argParser(positive)
       .default(60),
   )
+  .option('--log-dir <directory>', 'keep the logs of jobs there, on a volume; default: keep none')
+  .addOption(
+    new Option('--log-max-bytes <n>', 'the most bytes kept of the logs of one job')
+      .argParser(positive)
+      .default(64 * 2 ** 20, '64 MiB'),
+  )
+  .addOption(
+    new Option('--log-total-bytes <n>', 'the most bytes kept of all logs; the oldest finished job goes first')
+      .argParser(positive)
+      .default(10 * 2 ** 30, '10 GiB'),
+  )
+  .option('--log-address <address>', 'where logs are served over HTTPS', ':8443')
+  .option('--tls-cert <file>', 'certificate to serve logs with, PEM; taken up again when it is replaced')
+  .option('--tls-key <file>', 'private key of the certificate, PEM')
   .addOption(new Option('--log-level <level>', 'least level to log').choices(logLevels).default('info'))
   .addOption(
     new Option('--log-format <format>', 'format of the log').choices(['json', 'text']).default('json'),
