@@ -140,8 +140,10 @@ export const InstanceSpec = z.strictObject({
       'Memory, as Incus writes sizes: 512MiB, 4GiB (limits.memory). Not 4Gi, as Kubernetes writes them.',
     ),
   rootDisk: size
-    .optional()
-    .describe('Size of the root disk, such as 20GiB. The default is that of the profile or storage pool.'),
+    .default('20GiB')
+    .describe(
+      'Size of the root disk. It is a limit, not a reservation, where the storage pool has quotas (not dir without them).',
+    ),
   profiles: z
     .array(
       z

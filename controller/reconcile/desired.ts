@@ -34,7 +34,7 @@ export function definitionOf(
     type: 'disk',
     path: '/',
     pool: storagePool,
-    ...(instance.rootDisk === undefined ? {} : { size: instance.rootDisk }),
+    size: instance.rootDisk,
   };
   const disks = mounts.map((mount): [string, Device] => [
     `pikaci-${mount.name}`,

@@ -101,7 +101,7 @@ describe('a CiJob once created', () => {
   };
   beforeAll(async () => {
     const metadata = { name: 'created' };
-    const object = { ...goodJob(full, { rootDisk: '20GiB', profiles: ['a', 'b'] }), metadata };
+    const object = { ...goodJob(full, { rootDisk: '30GiB', profiles: ['a', 'b'] }), metadata };
     expect(await api.send('POST', jobs, object)).toMatchObject({ status: 201 });
     const bare = { ...goodJob(), metadata: { name: 'bare' } };
     expect(await api.send('POST', jobs, bare)).toMatchObject({ status: 201 });
