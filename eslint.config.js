@@ -10,6 +10,7 @@ const mayImport = {
   incus: [],
   ssh: [],
   telemetry: [],
+  logs: [],
   reconcile: ['api', 'incus'],
   hosts: ['api', 'incus', 'ssh'],
   kube: ['api', 'reconcile'],

@@ -21,9 +21,10 @@ import { createLogger, type LogLevel } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { programVersion } from '../version.ts';
 import { jobGauges } from './job-gauges.ts';
+import { LogService, type LogOptions } from './log-service.ts';
 import { logCommand, measure } from './observe.ts';
 
-export interface ControllerOptions {
+export interface ControllerOptions extends LogOptions {
   kubeconfig?: string;
   context?: string;
   namespace?: string;
@@ -79,6 +80,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
     ready: () => (stopping.signal.aborted ? 'shutting down' : undefined),
     metrics: metrics.registry,
   });
+  const logs = await LogService.start(options, client, clock, log);
   metrics.leading.set({ name }, 0);
   log.info({ version: programVersion, namespace, port: server.port }, 'waiting for the lease');
   try {
@@ -94,6 +96,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
   } finally {
     metrics.leading.set({ name }, 0);
     await election.release();
+    await logs?.close();
     await server.close();
     transport.close();
   }
@@ -110,9 +113,11 @@ export async function controller(options: ControllerOptions): Promise<number> {
       onDropped: () => metrics.eventsDropped.increment({}),
       onError: (err) => log.debug({ err }, 'an Event was not written'),
     });
+    const live = await logs?.lead(() => cluster);
     const pool: HostPool = new HostPool({
       controllerId,
       clock,
+      ...(live ? { logs: live } : {}),
       readKey: async ({ name: secret, key }) => {
         const value = await readSecret(client, namespace, secret, key);
         if (value === undefined) throw new Error(`Secret ${namespace}/${secret} has no key ${key}`);
@@ -192,6 +197,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
           observer: {
             status(job, before, after) {
               measure(metrics, job, before, after);
+              logs?.status(job, before, after);
               const { metadata } = job;
               for (const happening of happenings(before, after)) {
                 recorder.record({ apiVersion, kind: 'CiJob', ...metadata }, happening);
@@ -246,6 +252,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
     });
     await cluster.start();
     sweep.start();
+    await logs?.serve(cluster);
     log.info({ jobs: cluster.jobs().length, hosts: pool.all().length }, 'reconciling');
     await new Promise<void>((resolve) => {
       if (stopping.signal.aborted) resolve();

@@ -1,6 +1,6 @@
 import type { CiJobStatus } from '../api/cijob.ts';
 import { systemClock } from '../clock.ts';
-import { LiveLogs } from '../hosts/live-logs.ts';
+import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
@@ -31,9 +31,10 @@ export async function run(options: RunOptions): Promise<number> {
   const finished = new Map<string, CiJobStatus>();
   const { promise: allGone, resolve: everythingGone } = Promise.withResolvers<undefined>();
   const severalJobs = input.jobs.length > 1;
-  const logs = new LiveLogs((_instance, chunk) => {
+  const sink = passOn((chunk) => {
     if (options.output === 'text') process.stdout.write(chunk);
   });
+  const logs = new LiveLogs(sink);
   const standalone: Standalone = new Standalone({
     input,
     identity: options.identity,

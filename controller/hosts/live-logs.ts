@@ -34,6 +34,8 @@ interface Follower {
   written: Promise<void>;
   /** The sink takes no more for now. */
   refused: boolean;
+  /** It is read to its end. */
+  whole: boolean;
   /** How often the rest of the log could not be read. */
   failures: number;
 }
@@ -63,7 +65,7 @@ export class LiveLogs {
   /** Goes on with all logs of a host, now that there is a new connection to it. */
   resume(host: string, client: IncusClient, project: string): void {
     for (const follower of this.#followers.values()) {
-      if (follower.host === host) this.#begin(client, project, follower);
+      if (follower.host === host && !follower.whole) this.#begin(client, project, follower);
     }
   }
 
@@ -76,12 +78,12 @@ export class LiveLogs {
     try {
       const offset = this.#sink.size(log) ?? 0;
       const rest = await client.openFile(log.instance, logPath, offset);
-      if (!rest) return;
       let at = offset;
-      for await (const chunk of rest as AsyncIterable<Buffer>) {
+      for await (const chunk of (rest ?? []) as AsyncIterable<Buffer>) {
         if (!(await this.#sink.write(log, at, chunk))) break;
         at += chunk.length;
       }
+      follower.whole = true;
     } catch (error) {
       follower.failures += 1;
       if (follower.failures < patience) throw unanswered(error);
@@ -101,6 +103,7 @@ export class LiveLogs {
       stop: () => undefined,
       written: Promise.resolve(),
       refused: false,
+      whole: false,
       failures: 0,
     };
     this.#followers.set(log.instance, follower);
@@ -111,6 +114,7 @@ export class LiveLogs {
     follower.stop();
     const stop = new AbortController();
     follower.stop = () => stop.abort();
+    follower.whole = false;
     void this.#tail(client, project, follower, stop).catch(() => undefined);
   }
 
@@ -191,5 +195,7 @@ export function passOn(onLog: (chunk: Buffer) => void): LogSink {
 
 function unanswered(error: unknown): Error {
   if (error instanceof IncusError) return error;
-  return new IncusError('Unknown', error instanceof Error ? error.message : String(error), 0, { cause: error });
+  return new IncusError('Unknown', error instanceof Error ? error.message : String(error), 0, {
+    cause: error,
+  });
 }

@@ -1,0 +1,255 @@
+import { once } from 'node:events';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { CiJob } from '../api/cijob.ts';
+import { group, version } from '../api/meta.ts';
+import { sleep, type Clock } from '../clock.ts';
+import type { AccessReview, UserInfo } from './access-review.ts';
+import { parseLogRequest, Refusal, refuse, tokenOf, unauthorized, type LogRequest } from './log-request.ts';
+import { followKeyFiles, readKeyMaterial, type KeyFiles } from './serving-certificate.ts';
+
+interface LogName {
+  namespace: string;
+  name: string;
+  uid: string;
+  attempt: number;
+}
+
+/** The logs there are. Only the leader has them, as only it writes them. */
+export interface ServedLogs {
+  job(namespace: string, name: string): CiJob | undefined;
+  /** Bytes of a log; undefined when there is none. */
+  size(log: LogName): number | undefined;
+  /** The newest attempt that has a log. */
+  newestAttempt(uid: string): number | undefined;
+  isTruncated(log: LogName): boolean;
+  /** Whether the log may still grow. */
+  isLive(log: LogName): boolean;
+  read(log: LogName, offset: number, length: number): Promise<Buffer>;
+  /** Resolves when a look at the CiJob's log is worth while again. */
+  changed(uid: string): Promise<undefined>;
+}
+
+export interface LogServerOptions {
+  /** Address to listen on. */
+  listen: { host?: string; port: number };
+  files: KeyFiles;
+  clock: Clock;
+  review: AccessReview;
+  /** Undefined while another process leads. */
+  logs: () => ServedLogs | undefined;
+  onError: (what: string, error: unknown) => void;
+}
+
+export interface LogServer {
+  /** The port in use, also when port 0 was asked for. */
+  readonly port: number;
+  /** Cuts every stream off, so that readers see that it is not the end and go on elsewhere. */
+  close(): Promise<void>;
+}
+
+const maxConnections = 256;
+/** Streams of one user at once. */
+const maxStreams = 32;
+/** Bytes read and sent at a time. */
+const pieceBytes = 128 * 1024;
+/** A reader that takes nothing for so long is cut off, in milliseconds. */
+const stallTimeout = 10 * 60_000;
+/** Who follows a log is asked for anew so often: rights are taken away. */
+const reviewInterval = 60_000;
+/** The longest time between two looks at a log that is followed. */
+const lookInterval = 1_000;
+
+/**
+ * Serves logs over HTTPS to whoever the cluster's RBAC lets `get` the subresource `cijobs/log`.
+ *
+ * @throws The system's error when the address or the certificate cannot be used.
+ */
+export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
+  const { listen, files, clock, onError } = options;
+  const limits = {
+    maxHeaderSize: 32 * 1024,
+    headersTimeout: 10_000,
+    requestTimeout: 10_000,
+    handshakeTimeout: 10_000,
+    // A log may be silent for longer than what lies between keeps a silent connection open.
+    keepAlive: true,
+    keepAliveInitialDelay: 30_000,
+    noDelay: true,
+  };
+  const streams = new Map<string, number>();
+  const server = createServer(
+    { ...limits, ...(await readKeyMaterial(files)), minVersion: 'TLSv1.2' },
+    (request, response) => void respond(options, streams, request, response),
+  );
+  server.maxConnections = maxConnections;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(listen, resolve);
+  });
+  const stopFollowing = followKeyFiles(
+    files,
+    clock,
+    (material) => server.setSecureContext({ ...material, minVersion: 'TLSv1.2' }),
+    (error) => onError('serving certificate', error),
+  );
+  return {
+    port: (server.address() as AddressInfo).port,
+    close: () =>
+      new Promise((resolve) => {
+        stopFollowing();
+        server.close(() => resolve());
+        server.closeAllConnections();
+      }),
+  };
+}
+
+async function respond(
+  options: LogServerOptions,
+  streams: Map<string, number>,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  // Nobody has anything to tell us.
+  request.resume();
+  let username: string | undefined;
+  try {
+    const wanted = parseLogRequest(request);
+    const authorized = () => authorize(options, tokenOf(request), wanted);
+    const user = await authorized();
+    const open = streams.get(user.username) ?? 0;
+    if (open >= maxStreams) {
+      throw new Refusal(429, 'TooManyRequests', `${maxStreams} logs at once are enough`, {
+        'Retry-After': '5',
+      });
+    }
+    ({ username } = user);
+    streams.set(username, open + 1);
+    await send(options, wanted, authorized, response);
+  } catch (error) {
+    if (response.headersSent) {
+      // The reader must not take it for the end.
+      response.destroy();
+    } else if (error instanceof Refusal) {
+      refuse(response, error);
+    } else {
+      options.onError('log request', error);
+      const message = 'the log cannot be served now; the log of the controller says why';
+      refuse(response, new Refusal(503, 'ServiceUnavailable', message, { 'Retry-After': '5' }));
+    }
+  } finally {
+    if (username !== undefined) {
+      const left = (streams.get(username) ?? 1) - 1;
+      if (left > 0) streams.set(username, left);
+      else streams.delete(username);
+    }
+  }
+}
+
+async function authorize(options: LogServerOptions, token: string, wanted: LogRequest): Promise<UserInfo> {
+  const user = await options.review.userOf(token);
+  if (!user) throw unauthorized('the cluster does not know this token');
+  const what = { group, version, resource: 'cijobs', subresource: 'log', verb: 'get' };
+  if (!(await options.review.isAllowed(user, { ...what, namespace: wanted.namespace, name: wanted.name }))) {
+    const { namespace, name } = wanted;
+    throw new Refusal(
+      403,
+      'Forbidden',
+      `cijobs.${group} "${name}" is forbidden: User "${user.username}" cannot get resource "cijobs/log" in API group "${group}" in the namespace "${namespace}"`,
+    );
+  }
+  return user;
+}
+
+/** Sends the log from the offset on, and, if it is followed, what is added to it until it ends. */
+async function send(
+  options: LogServerOptions,
+  wanted: LogRequest,
+  authorized: () => Promise<unknown>,
+  response: ServerResponse,
+): Promise<void> {
+  const logs = options.logs();
+  if (!logs) {
+    throw new Refusal(503, 'ServiceUnavailable', 'another controller leads, and has the logs: ask again', {
+      'Retry-After': '5',
+    });
+  }
+  const log = choose(logs, wanted);
+  const closed = new Promise<'closed'>((resolve) => response.once('close', () => resolve('closed')));
+  let { offset } = wanted;
+  let reviewedAt = options.clock.now();
+  const size = logs.size(log) ?? 0;
+  if (offset > size && !logs.isLive(log)) {
+    throw new Refusal(416, 'RequestedRangeNotSatisfiable', `the log has ${size} bytes, not ${offset}`);
+  }
+  response.writeHead(200, {
+    'Content-Type': 'text/plain; charset=utf-8',
+    'Cache-Control': 'no-store',
+    'X-Content-Type-Options': 'nosniff',
+    'X-Cijob-Uid': log.uid,
+    'X-Cijob-Attempt': log.attempt,
+    'X-Cijob-Log-Truncated': String(logs.isTruncated(log)),
+  });
+  response.flushHeaders();
+  for (;;) {
+    const changed = logs.changed(log.uid);
+    // Asked before the last bytes are sent: whatever was written before it ended is then among them.
+    const live = logs.isLive(log);
+    for (let end = logs.size(log) ?? 0; offset < end; end = logs.size(log) ?? 0) {
+      const piece = await logs.read(log, offset, Math.min(pieceBytes, end - offset));
+      if (piece.length === 0) throw new Error('the log was removed while it was read');
+      offset += piece.length;
+      if (!response.write(piece)) await drained(options, response, closed);
+      if (response.destroyed) return;
+    }
+    if (!wanted.follow || !live) break;
+    const timer = sleep(options.clock, lookInterval);
+    if ((await Promise.race([changed, timer, closed])) === 'closed') return;
+    if (options.clock.now() - reviewedAt < reviewInterval) continue;
+    await authorized();
+    reviewedAt = options.clock.now();
+  }
+  response.end();
+}
+
+async function drained(
+  { clock }: LogServerOptions,
+  response: ServerResponse,
+  closed: Promise<unknown>,
+): Promise<void> {
+  const stalled = new AbortController();
+  const timeout = sleep(clock, stallTimeout, stalled.signal).then(() => {
+    throw new Error('the reader takes nothing');
+  });
+  timeout.catch(() => undefined);
+  try {
+    await Promise.race([once(response, 'drain', { signal: stalled.signal }), closed, timeout]);
+  } finally {
+    stalled.abort();
+  }
+}
+
+/** Which log is meant. @throws Refusal when there is none, and never will be. */
+function choose(logs: ServedLogs, { namespace, name, uid, attempt, follow }: LogRequest): LogName {
+  const job = logs.job(namespace, name);
+  if (!job) throw new Refusal(404, 'NotFound', `cijobs.${group} "${name}" not found`);
+  if (uid !== undefined && uid !== job.metadata.uid) {
+    throw new Refusal(410, 'Gone', `cijobs.${group} "${name}" was replaced: its uid is not ${uid} any more`);
+  }
+  const of = { namespace, name, uid: job.metadata.uid };
+  const { status } = job;
+  const current = { ...of, attempt: attempt ?? status?.attempt ?? 1 };
+  if (logs.size(current) !== undefined) return current;
+  if (logs.isLive(current)) {
+    if (follow) return current;
+    const phase = status?.phase ?? 'Pending';
+    throw new Refusal(404, 'NotFound', `cijobs.${group} "${name}" has no log yet: it is ${phase}`);
+  }
+  const newest = attempt === undefined ? logs.newestAttempt(of.uid) : undefined;
+  if (newest !== undefined) return { ...of, attempt: newest };
+  if (status?.log || attempt !== undefined) {
+    throw new Refusal(410, 'Gone', `the log of cijobs.${group} "${name}" is not kept any more`);
+  }
+  throw new Refusal(404, 'NotFound', `cijobs.${group} "${name}" ended without a log`);
+}

@@ -1,0 +1,43 @@
+import { join } from 'node:path';
+
+/** Names the log of one attempt of one CiJob. */
+export interface LogName {
+  namespace: string;
+  name: string;
+  /** Uid of the CiJob: another one of the same name has another log. */
+  uid: string;
+  /** From 1. */
+  attempt: number;
+}
+
+export type JobName = Omit<LogName, 'attempt'>;
+
+/** A DNS subdomain, as names of objects are: no slash, and never `.` or `..`. */
+const objectName = /^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/;
+const uidShape = /^[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?$/;
+const logFile = /^([1-9]\d{0,2})\.log$/;
+
+/** Whether every part of the name can stand in a path. */
+export function isSafe({ namespace, name, uid }: JobName): boolean {
+  return objectName.test(namespace) && objectName.test(name) && uidShape.test(uid);
+}
+
+/**
+ * The directory of one CiJob's logs.
+ *
+ * @throws RangeError when a part of the name could lead elsewhere.
+ */
+export function directoryOf(root: string, job: JobName): string {
+  if (!isSafe(job)) throw new RangeError('the names of a CiJob do not make a safe path');
+  return join(root, job.namespace, job.name, job.uid);
+}
+
+export function fileOf(root: string, log: LogName): string {
+  return join(directoryOf(root, log), `${log.attempt}.log`);
+}
+
+/** The attempt that a file's name tells; undefined for any other file. */
+export function attemptOf(file: string): number | undefined {
+  const digits = logFile.exec(file)?.[1];
+  return digits === undefined ? undefined : Number(digits);
+}

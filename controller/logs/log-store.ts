@@ -1,0 +1,221 @@
+import type { Clock } from '../clock.ts';
+import {
+  readAt,
+  removeJob,
+  removeLog,
+  scan,
+  sizeOf,
+  writeAt,
+  writeTruncated,
+  type StoredLogs,
+} from './log-files.ts';
+import { isSafe, type JobName, type LogName } from './log-name.ts';
+
+export interface LogStoreOptions {
+  /** Directory of the logs, on a volume that outlives the process. Made if missing. */
+  directory: string;
+  /** The most bytes kept of one CiJob, over all of its attempts. */
+  maxBytes: number;
+  /** The most bytes kept of all. The oldest of what is finished goes first. */
+  totalBytes: number;
+  clock: Clock;
+  /** Whether a CiJob may still write: its log is not removed to make room. */
+  isLive: (job: JobName) => boolean;
+  /** Hears of what went wrong with the disk. No log is worth a job: nothing here fails for it. */
+  onError: (what: string, error: unknown) => void;
+}
+
+/**
+ * The logs of CiJobs beyond their instances. A log is written once, from its first byte to its last: what is there
+ * already says where to go on, so that a controller that was killed loses and repeats nothing.
+ */
+export class LogStore {
+  readonly #options: LogStoreOptions;
+  readonly #jobs = new Map<string, StoredLogs>();
+  readonly #changes = new Map<string, PromiseWithResolvers<undefined>>();
+  #total = 0;
+
+  private constructor(options: LogStoreOptions) {
+    this.#options = options;
+  }
+
+  /** Takes up what the directory holds. Rejects when it cannot be used at all. */
+  static async open(options: LogStoreOptions): Promise<LogStore> {
+    const store = new LogStore(options);
+    for (const logs of await scan(options.directory)) {
+      store.#jobs.set(logs.uid, logs);
+      store.#total += bytesOf(logs);
+    }
+    return store;
+  }
+
+  /** Bytes of all logs. */
+  get totalBytes(): number {
+    return this.#total;
+  }
+
+  /** Bytes there are of a log; undefined when there is none. */
+  size({ uid, attempt }: Pick<LogName, 'uid' | 'attempt'>): number | undefined {
+    return this.#jobs.get(uid)?.sizes.get(attempt);
+  }
+
+  /** Whether the log was cut short by a limit. */
+  isTruncated({ uid, attempt }: Pick<LogName, 'uid' | 'attempt'>): boolean {
+    return this.#jobs.get(uid)?.truncated.has(attempt) ?? false;
+  }
+
+  /** The newest attempt of which there is a log. */
+  newestAttempt(uid: string): number | undefined {
+    const attempts = [...(this.#jobs.get(uid)?.sizes.keys() ?? [])];
+    return attempts.length === 0 ? undefined : Math.max(...attempts);
+  }
+
+  /**
+   * Takes bytes of a log. Those that are there already are passed over. One writer a log at a time.
+   *
+   * @param offset where in the log the chunk begins.
+   * @returns false when not all of it was kept: a limit was reached, or the disk is full. Nothing after it is of use.
+   */
+  async write(log: LogName, offset: number, chunk: Buffer): Promise<boolean> {
+    if (!isSafe(log)) return false;
+    const logs = this.#of(log);
+    const held = logs.sizes.get(log.attempt) ?? 0;
+    if (offset > held) return false;
+    const fresh = chunk.subarray(held - offset);
+    if (!logs.sizes.has(log.attempt)) logs.sizes.set(log.attempt, 0);
+    if (fresh.length === 0) return true;
+    await this.#dropEarlierAttempts(logs, log.attempt, fresh.length);
+    const room = Math.min(
+      this.#options.maxBytes - bytesOf(logs),
+      await this.#makeRoom(fresh.length, log.uid),
+    );
+    const kept = fresh.subarray(0, Math.max(0, room));
+    const whole = await this.#put(logs, log, held, kept);
+    logs.writtenAt = this.#options.clock.now();
+    this.touch(log.uid);
+    if (whole && kept.length < fresh.length) await this.#noteTruncated(logs, log.attempt);
+    return whole && kept.length === fresh.length;
+  }
+
+  /** Up to `length` bytes of a log. Rejects when it is not there any more. */
+  read(log: LogName, offset: number, length: number): Promise<Buffer> {
+    return readAt(this.#options.directory, log, offset, length);
+  }
+
+  /** Resolves when something of a CiJob's log has changed, or {@link touch} was called. */
+  changed(uid: string): Promise<undefined> {
+    const waiting = this.#changes.get(uid) ?? Promise.withResolvers<undefined>();
+    this.#changes.set(uid, waiting);
+    return waiting.promise;
+  }
+
+  /** Has those who wait for a log look again. */
+  touch(uid: string): void {
+    this.#changes.get(uid)?.resolve(undefined);
+    this.#changes.delete(uid);
+  }
+
+  /** Removes the logs of CiJobs that are not there any more. */
+  async sweep(known: ReadonlySet<string>): Promise<void> {
+    for (const logs of [...this.#jobs.values()]) if (!known.has(logs.uid)) await this.#remove(logs);
+    for (const uid of [...this.#changes.keys()]) if (!known.has(uid)) this.touch(uid);
+  }
+
+  #of({ namespace, name, uid }: LogName): StoredLogs {
+    const known = this.#jobs.get(uid);
+    if (known) return known;
+    const logs: StoredLogs = {
+      namespace,
+      name,
+      uid,
+      sizes: new Map(),
+      truncated: new Set(),
+      writtenAt: this.#options.clock.now(),
+    };
+    this.#jobs.set(uid, logs);
+    return logs;
+  }
+
+  /** Writes bytes, making room by force where the disk is smaller than the limit. Returns whether all are there. */
+  async #put(logs: StoredLogs, log: LogName, offset: number, bytes: Buffer): Promise<boolean> {
+    const { directory, onError } = this.#options;
+    // Counted before they are written, so that two jobs do not both take the last of the room.
+    this.#count(logs, log.attempt, bytes.length);
+    for (;;) {
+      try {
+        await writeAt(directory, log, offset, bytes);
+        return true;
+      } catch (error) {
+        const full = (error as NodeJS.ErrnoException).code === 'ENOSPC';
+        if (full && (await this.#removeOldest(log.uid))) continue;
+        onError(`log of ${log.namespace}/${log.name}`, error);
+        const held = await sizeOf(directory, log);
+        this.#count(logs, log.attempt, Math.min(held, offset + bytes.length) - offset - bytes.length);
+        return false;
+      }
+    }
+  }
+
+  #count(logs: StoredLogs, attempt: number, bytes: number): void {
+    logs.sizes.set(attempt, (logs.sizes.get(attempt) ?? 0) + bytes);
+    this.#total += bytes;
+  }
+
+  /** What an earlier attempt said matters less than what the current one says. */
+  async #dropEarlierAttempts(logs: StoredLogs, current: number, needed: number): Promise<void> {
+    const { directory, maxBytes, onError } = this.#options;
+    for (const attempt of [...logs.sizes.keys()].sort((a, b) => a - b)) {
+      if (attempt >= current || bytesOf(logs) + needed <= maxBytes) return;
+      try {
+        await removeLog(directory, { ...logs, attempt });
+      } catch (error) {
+        onError(`log of ${logs.namespace}/${logs.name}`, error);
+      }
+      this.#total -= logs.sizes.get(attempt) ?? 0;
+      logs.sizes.delete(attempt);
+    }
+  }
+
+  /** Removes old logs until there is room for `needed` more bytes. Returns how many there is room for. */
+  async #makeRoom(needed: number, except: string): Promise<number> {
+    const { totalBytes } = this.#options;
+    while (this.#total + needed > totalBytes && (await this.#removeOldest(except)));
+    return Math.max(0, totalBytes - this.#total);
+  }
+
+  async #removeOldest(except: string): Promise<boolean> {
+    const [oldest] = [...this.#jobs.values()]
+      .filter((logs) => logs.uid !== except && bytesOf(logs) > 0 && !this.#options.isLive(logs))
+      .sort((a, b) => a.writtenAt - b.writtenAt);
+    if (oldest) await this.#remove(oldest);
+    return oldest !== undefined;
+  }
+
+  async #remove(logs: StoredLogs): Promise<void> {
+    // Forgotten first, so that nobody else counts or removes it meanwhile.
+    if (!this.#jobs.delete(logs.uid)) return;
+    this.#total -= bytesOf(logs);
+    try {
+      await removeJob(this.#options.directory, logs);
+    } catch (error) {
+      this.#options.onError(`log of ${logs.namespace}/${logs.name}`, error);
+    }
+    this.touch(logs.uid);
+  }
+
+  async #noteTruncated(logs: StoredLogs, attempt: number): Promise<void> {
+    if (logs.truncated.has(attempt)) return;
+    logs.truncated.add(attempt);
+    try {
+      await writeTruncated(this.#options.directory, logs, logs.truncated);
+    } catch (error) {
+      this.#options.onError(`log of ${logs.namespace}/${logs.name}`, error);
+    }
+  }
+}
+
+function bytesOf({ sizes }: StoredLogs): number {
+  let sum = 0;
+  for (const bytes of sizes.values()) sum += bytes;
+  return sum;
+}
