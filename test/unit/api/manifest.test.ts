@@ -65,6 +65,7 @@ describe('a manifest file', () => {
             image: 'pikaci/dev',
             cpu: 2,
             memory: '4GiB',
+            rootDisk: '20GiB',
             profiles: ['default'],
           },
           ...{ runAsRoot: false, timeoutSeconds: 3600, env: [], mounts: [], priority: 0 },
