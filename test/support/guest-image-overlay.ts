@@ -16,8 +16,10 @@ type Entry =
   | { path: string; link: string }
   | { path: string; directory: true; mode: number; owner?: [uid: number, gid: number] };
 
-const runner = new URL('../../nix/incus/pikaci-incus-run', import.meta.url);
+const nix = new URL('../../nix/incus/', import.meta.url);
 const pikaci: [uid: number, gid: number] = [1000, 100];
+
+const fromNix = (name: string) => readFile(new URL(name, nix), 'utf8');
 
 /** What every guest has, whatever it is made of (docs/guest-contract.md). */
 async function contractEntries(): Promise<Entry[]> {
@@ -34,8 +36,8 @@ async function contractEntries(): Promise<Entry[]> {
     ...root.map((path) => ({ path, directory: true as const, mode: 0o755 })),
     ...job.map((path) => ({ path, directory: true as const, mode: 0o755, owner: pikaci })),
     { path: '/artifacts', directory: true, mode: 0o1777 },
-    { path: '/etc/pikaci/guest-interface', text: '1\n', mode: 0o644 },
-    { path: '/usr/bin/pikaci-incus-run', text: await readFile(runner, 'utf8'), mode: 0o755 },
+    { path: '/etc/pikaci/guest-interface', text: await fromNix('guest-interface'), mode: 0o644 },
+    { path: '/usr/bin/pikaci-incus-run', text: await fromNix('pikaci-incus-run'), mode: 0o755 },
     // Hidden where an init mounts /run fresh; there from the first moment where it does not.
     { path: '/run/current-system/sw', link: '/usr' },
   ];

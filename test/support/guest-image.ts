@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readFile, rename, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { busyboxBase } from './guest-image-busybox.ts';
+import { withLock } from './guest-image-lock.ts';
 import { guestOverlay } from './guest-image-overlay.ts';
 import { systemdBase } from './guest-image-systemd.ts';
 import { runOk } from './command.ts';
@@ -39,8 +40,7 @@ const bases: Record<GuestKind, GuestBase> = { systemd: systemdBase, busybox: bus
 
 /**
  * Builds the image of a test guest that keeps docs/guest-contract.md, from Debian packages and nix/incus/ alone, or
- * takes it from the cache. Needs root and `guestImagePackages`. Two builders at once do the work twice, and both are
- * right: finished files appear by rename.
+ * takes it from the cache. Needs root and `guestImagePackages`. Of two builders at once, one waits for the other.
  */
 export async function buildGuestImage(kind: GuestKind, options: GuestImageOptions = {}): Promise<GuestImage> {
   const { cacheDir = defaultCacheDir(), onProgress = () => undefined } = options;
@@ -69,6 +69,7 @@ export async function buildGuestImage(kind: GuestKind, options: GuestImageOption
     await runOk('cp', [base, join(work, 'base.tar')]);
     await tar('--append', tarball, tree, ['metadata.yaml', 'rootfs'], join(work, 'base.tar'));
   });
+  await forgetOld(cacheDir);
   return { tarball, digest: imageDigest };
 }
 
@@ -77,21 +78,41 @@ function defaultCacheDir(): string {
   return join(cache.startsWith('/') ? cache : join(homedir(), '.cache'), 'cijob-controller');
 }
 
-/** Makes `path` in a directory of its own beside it, unless it is there. */
+/** Makes `path` in a directory of its own beside it, unless it is there. What is there is marked as in use. */
 async function unlessCached(path: string, make: (work: string) => Promise<void>): Promise<void> {
-  if (existsSync(path)) return;
-  const work = await mkdtemp(`${path}.building-`);
-  try {
-    await make(work);
-  } finally {
-    await rm(work, { recursive: true, force: true });
+  if (existsSync(path)) {
+    const now = new Date();
+    await utimes(path, now, now);
+    return;
   }
+  await withLock(`${path}.lock`, async () => {
+    if (existsSync(path)) return;
+    // The finished file appears by rename, so one that is there is whole.
+    const work = await mkdtemp(`${path}.building-`);
+    try {
+      await make(work);
+    } finally {
+      await rm(work, { recursive: true, force: true });
+    }
+  });
 }
 
 async function tar(mode: string, path: string, dir: string, names: string[], archive: string): Promise<void> {
   const always = ['--numeric-owner', '--sort=name', '--file', archive, '--directory', dir];
   await runOk('tar', [mode, ...always, ...names]);
   await rename(archive, path);
+}
+
+/** Removes what no run has used for a week: each change of the runner makes a new image. */
+async function forgetOld(cacheDir: string): Promise<void> {
+  const weekAgo = Date.now() - 7 * 24 * 3600 * 1000;
+  for (const name of await readdir(cacheDir)) {
+    if (!name.startsWith('guest-')) continue;
+    const path = join(cacheDir, name);
+    // Another builder may have been quicker.
+    const used = await stat(path).catch(() => undefined);
+    if (used && used.mtimeMs < weekAgo) await rm(path, { recursive: true, force: true });
+  }
 }
 
 function digest(...parts: string[]): string {
