@@ -70,7 +70,7 @@ export class ClusterJobStore implements JobStore {
       this.#written.set(keyOf(job.metadata), written);
       return written;
     } catch (error) {
-      this.#written.delete(keyOf(job.metadata));
+      // What we wrote last stays the least that we know: the reflector's copy may be older still.
       if (hasReason(error, 'Conflict') || hasReason(error, 'NotFound')) throw new Conflict(error.message);
       throw error;
     }

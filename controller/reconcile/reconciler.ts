@@ -3,6 +3,7 @@ import { instanceCleanupFinalizer } from '../api/meta.ts';
 import { bytesOf } from '../api/text.ts';
 import type { Clock } from '../clock.ts';
 import type { Command } from '../incus/commands.ts';
+import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { slotRequestOf } from './desired.ts';
 import { instanceName, keyOf } from './names.ts';
@@ -16,6 +17,7 @@ import {
 } from './observed.ts';
 import { plan, type Plan } from './plan.ts';
 import type { HostsPort, JobStore, Observer } from './ports.ts';
+import { isFinished } from './step.ts';
 import { worthWriting } from './worth-writing.ts';
 
 export interface ReconcilerOptions {
@@ -169,7 +171,7 @@ export class Reconciler {
                 },
       instance: up ? host.inventory.get(name) : undefined,
       runner: up ? runnerOf(memory, host.inventory) : 'none',
-      strays: all.filter((one) => one.host !== hostName || one.instance.name !== name),
+      strays: all.filter((one) => isStray(job, one)),
       unseen: [...new Set(earlier)].filter((other) => hosts.get(other)?.state.kind !== 'up'),
       admission,
       memory,
@@ -307,6 +309,21 @@ export class Reconciler {
 }
 
 class MissingSecret extends Error {}
+
+/**
+ * Whether an instance of the job is of an earlier attempt, or of any once the job is over. One that is of a later
+ * attempt than the status tells of, or of this one before it has a host, shows that our copy of the job is old.
+ */
+function isStray(
+  { metadata, status }: CiJob,
+  { host, instance }: { host: string; instance: InstanceView },
+): boolean {
+  const attempt = status?.attempt ?? 1;
+  if (instance.name === instanceName(metadata.uid, attempt) && host === status?.host) return false;
+  if (isFinished({ status })) return true;
+  const made = Number(instance.labels['attempt']);
+  return made < attempt || (made === attempt && status?.host !== undefined);
+}
 
 function runnerOf(
   memory: Memory,

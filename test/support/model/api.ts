@@ -64,7 +64,7 @@ export class ModelApi {
       ) =>
         wire.send(
           sender,
-          `write ${patch.map(({ path }) => path.slice(1)).join(' and ')} of ${ref.name}`,
+          `write ${patch.map(inWords).join(' and ')} of ${ref.name}`,
           () => this.#patch(keyOf(ref), patch, options),
           lost,
         ),
@@ -117,4 +117,10 @@ export class Watch {
     else this.copy.delete(key);
     return key;
   }
+}
+
+function inWords({ path, value }: Operation): string {
+  if (path !== '/status') return path.slice(1);
+  const { phase, host, failure, attempt } = value as CiJobStatus;
+  return `status ${phase ?? ''} ${failure?.reason ?? ''} host=${host ?? 'none'} attempt=${attempt ?? 1}`;
 }

@@ -4,6 +4,8 @@ export interface Message {
   readonly words: string;
   readonly sender: string;
   arrived: boolean;
+  /** What came of it, once it has arrived, if not what was asked. */
+  error: string;
   /** Lets it take effect; its answer is then on the way back. */
   arrive(): void;
   /** Hands the answer to the sender. */
@@ -31,6 +33,7 @@ export class Wire {
       words,
       sender,
       arrived: false,
+      error: '',
       abandoned: false,
       arrive: () => {
         message.arrived = true;

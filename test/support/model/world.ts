@@ -125,7 +125,9 @@ export class World {
     for (const incus of this.incus) incus.up = true;
     for (const controller of this.controllers) controller.lagging = false;
     while (this.controllers.length > 1) this.#crash(this.controllers[0]!);
-    for (const { key } of this.subjects) this.api.change(key, { suspend: false });
+    for (const { key } of this.subjects) {
+      if (this.api.jobs.get(key)?.spec.suspend) this.api.change(key, { suspend: false });
+    }
     await settle();
     for (let turn = 0; turn < patience; turn += 1) {
       if (this.#atRest()) return true;
@@ -199,7 +201,10 @@ export class World {
     for (const message of this.wire.messages) {
       choices.push(
         message.arrived
-          ? { words: `${message.sender} hears back: ${message.words}`, run: () => message.answer() }
+          ? {
+              words: `${message.sender} hears back: ${message.words}${message.error}`,
+              run: () => message.answer(),
+            }
           : { words: `arrives from ${message.sender}: ${message.words}`, run: () => message.arrive() },
       );
     }
