@@ -54,10 +54,10 @@ export function createMetrics(options: { version: string }) {
 
 /** What client-go and controller-runtime measure. */
 function loopMetrics(registry: Registry) {
-  return {
+  const metrics = {
     reconciles: counter(registry, {
       name: 'controller_runtime_reconcile_total',
-      help: 'Reconciliations by controller and result: success, error, requeue or requeue_after.',
+      help: 'Reconciliations by controller and result: success or error.',
       labels: ['controller', 'result'],
     }),
     reconcileErrors: counter(registry, {
@@ -109,6 +109,10 @@ function loopMetrics(registry: Registry) {
       labels: [],
     }),
   };
+  // Present from the start, so that rate() sees the first one.
+  metrics.reconcileErrors.increment({ controller: 'cijob' }, 0);
+  metrics.queueRetries.increment({ name: 'cijob' }, 0);
+  return metrics;
 }
 
 /** What becomes of jobs, and where their time goes. */
@@ -136,7 +140,7 @@ function jobMetrics(registry: Registry) {
     queueSeconds: seconds('queue', 'From creation of a CiJob to its admission to a host.'),
     provisionSeconds: seconds('provision', 'From admission to the start of the instance.'),
     bootSeconds: seconds('boot', 'From the start of the instance to a guest that takes commands.'),
-    runSeconds: seconds('run', 'How long the command itself ran, as the guest measured it.'),
+    runSeconds: seconds('run', 'From the launch of the command to its end being seen.'),
     collectSeconds: seconds('collect', 'From the end of the command to its result and log being read.'),
     overheadSeconds: seconds('overhead', 'Whole life of a CiJob, less its queueing and its command.'),
   };
