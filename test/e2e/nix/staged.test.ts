@@ -1,11 +1,13 @@
-import { chmod, readdir, readFile, stat } from 'node:fs/promises';
+import { chmod, readdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { runOk } from '../../support/command.ts';
+import { run, runOk } from '../../support/command.ts';
 import { ensurePackages } from '../../support/debian-packages.ts';
 import { clearAway } from '../../support/left-under.ts';
 import { makeTempDir } from '../../support/temp-dir.ts';
 import { addSource, startBench, type Bench } from '../support/bench.ts';
+import { manifest } from '../support/cluster.ts';
+import { hostManifests } from '../support/hosts.ts';
 import { Guest } from '../guest/guest.ts';
 import { evaluate, nixDir, nixPackages } from './nix.ts';
 
@@ -189,5 +191,39 @@ describe('staged wrappers in a guest', () => {
   test("run the guest's python3", async () => {
     const { log } = await lane('python');
     expect(log).toMatch(/^python \/(run\/current-system\/sw|usr)\/bin\/python3\S* \['a b'\]\n$/);
+  });
+});
+
+describe('a CiJob of staged outputs', () => {
+  /** `cijob run` with the three mounts, which need no paths of their own. */
+  const job = async (command: string) => {
+    const mounts = [
+      { name: 'snapshot', source: staged.snapshot },
+      { name: 'workspace-deps', source: staged.deps },
+      { name: 'workspace-build', source: staged.build },
+    ];
+    const [, host] = await hostManifests('build-1', bench.host);
+    const files = { job: join(dir, 'job.yaml'), host: join(dir, 'host.yaml') };
+    await writeFile(
+      files.job,
+      JSON.stringify(manifest('staged', { command, mounts, image: 'pikaci/systemd' })),
+    );
+    await writeFile(files.host, JSON.stringify(host));
+    const main = join(import.meta.dirname, '../../../controller/main.ts');
+    const identity = ['--identity', bench.host.sshd.privateKeyFile];
+    return run(process.execPath, [main, 'run', '-f', files.job, '--host', files.host, ...identity]);
+  };
+
+  test('passes when each executable of the manifest does', async () => {
+    const { code, stdout } = await job(`${mounts.build}/bin/run-passing && cat ${mounts.deps}/deps/crate`);
+    expect(stdout).toContain('[pikaci] 2 executables passed\nbuilt\n');
+    expect(code).toBe(0);
+  });
+
+  test('fails with the code of the one that does not', async () => {
+    const { code, stdout } = await job(`${mounts.build}/bin/run-failing`);
+    expect(stdout).toContain(`${mounts.build}/tests/fails exited with 42\n`);
+    expect(stdout).not.toContain('never');
+    expect(code).toBe(42);
   });
 });
