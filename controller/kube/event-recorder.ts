@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import * as z from 'zod';
 import { sleep, type Clock } from '../clock.ts';
 import { ApiError, hasReason } from './api-error.ts';
@@ -77,6 +76,8 @@ export class EventRecorder {
   readonly #series = new Map<string, Series>();
   readonly #queue: ((call: CallOptions) => Promise<unknown>)[] = [];
   readonly #closing = new AbortController();
+  /** Events named so far. */
+  #named = 0;
   #sending: Promise<void> | undefined;
 
   constructor(options: EventRecorderOptions) {
@@ -101,8 +102,9 @@ export class EventRecorder {
       return;
     }
     const namespace = regarding.namespace ?? 'default';
-    // Unique without asking: as client-go, the object's name and a time, here a random number.
-    const name = `${regarding.name.slice(0, 230)}.${randomBytes(8).toString('hex')}`;
+    // Unique without asking: as client-go, the object's name and a time. kubectl lists Events by name, so in order.
+    const name = `${regarding.name.slice(0, 230)}.${hex(now, 12)}${hex(this.#named % 0x10000, 4)}`;
+    this.#named += 1;
     const body = this.#body({ namespace, name }, regarding, happening, now);
     this.#series.set(key, {
       ref: { namespace, name },
@@ -217,4 +219,8 @@ export class EventRecorder {
 /** Whether the same request may succeed a little later. */
 function isPassing(error: unknown): error is ApiError {
   return error instanceof ApiError && (error.status === 429 || error.outcomeUnknown);
+}
+
+function hex(value: number, digits: number): string {
+  return value.toString(16).padStart(digits, '0');
 }
