@@ -138,6 +138,7 @@ export class ModelSession {
   readonly #waiting = new Map<string, (ended: EndedOperation | undefined) => void>();
   readonly #listener: (event: IncusEvent) => void;
   #held: IncusEvent[] | undefined;
+  #listing: Promise<void> | undefined;
 
   constructor(host: ModelHost, changed: (instance: string | undefined) => void) {
     this.#host = host;
@@ -170,7 +171,19 @@ export class ModelSession {
     };
   }
 
-  async relist(): Promise<void> {
+  /** Lists everything; two at once share one list. */
+  relist(): Promise<void> {
+    this.#listing ??= this.#list().finally(() => {
+      this.#listing = undefined;
+    });
+    return this.#listing;
+  }
+
+  async lookAgain(): Promise<void> {
+    await this.relist().catch(() => this.close());
+  }
+
+  async #list(): Promise<void> {
     this.#held ??= [];
     const { incus } = this.#host.socket;
     const [instances, operations] = await Promise.all([

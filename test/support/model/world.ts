@@ -151,6 +151,8 @@ export class World {
   #atRest(): boolean {
     if (this.wire.messages.length > 0 || this.controllers.some(({ watch }) => watch.queue.length > 0))
       return false;
+    const hosts = this.controllers.flatMap((controller) => controller.hosts);
+    if (hosts.some(({ current, opening }) => opening !== undefined || current?.events.length !== 0)) return false;
     if (this.incus.some(({ work }) => work.some(({ operation }) => operation !== undefined))) return false;
     return [...this.api.jobs.values()].every(
       (job) =>

@@ -24,7 +24,7 @@ async function play(what: Scenario): Promise<string | undefined> {
       if (again.length > 0) complaints.push(`looking again leads to: ${again.join(', ')}`);
     }
     if (complaints.length === 0) return undefined;
-    return [...complaints, '', ...world.trace.slice(-90)].join('\n');
+    return [...complaints, '', ...world.trace.slice(-300)].join('\n');
   } finally {
     world.close();
   }
