@@ -1,0 +1,230 @@
+import { spawn } from 'node:child_process';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import type { CiJob } from '../../controller/api/cijob.ts';
+import { freePort } from '../support/free-port.ts';
+import { clearAway } from '../support/left-under.ts';
+import { makeTempDir } from '../support/temp-dir.ts';
+import { addSource, startBench, type Bench } from './support/bench.ts';
+import { manifest, type JobInput } from './support/cluster.ts';
+import { hostManifests, type HostInput } from './support/hosts.ts';
+
+/* `cijob run` as a person or a script sees it: a process with two outputs and an exit code, on a real Incus over SSH. */
+
+const main = join(import.meta.dirname, '../../controller/main.ts');
+
+let bench: Bench;
+let dir: string;
+beforeAll(async () => {
+  bench = await startBench();
+  dir = await makeTempDir('run');
+});
+afterAll(async () => {
+  await bench.stop();
+  await clearAway(dir);
+});
+afterEach(async () => {
+  expect(await bench.host.incus.instances(bench.host.project)).toEqual([]);
+});
+
+interface Ended {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Starts `cijob run` with the given files. */
+function start(args: readonly string[]) {
+  const child = spawn(process.execPath, [main, 'run', ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const code = new Promise<number | null>((resolve) => child.once('close', resolve));
+  const ended = Promise.all([code, text(child.stdout), text(child.stderr)]).then(
+    ([exitCode, stdout, stderr]): Ended => ({ code: exitCode, stdout, stderr }),
+  );
+  /** Resolves when one of the outputs has said something. */
+  const says = (stream: 'stdout' | 'stderr', words: string) =>
+    new Promise<void>((resolve, reject) => {
+      let said = '';
+      child[stream].on('data', (chunk: Buffer) => {
+        said += chunk.toString();
+        if (said.includes(words)) resolve();
+      });
+      child.once('close', () => reject(new Error(`ended without saying "${words}": ${said}`)));
+    });
+  return { child, ended, says };
+}
+
+async function file(name: string, ...objects: readonly object[]): Promise<string> {
+  const path = join(dir, name);
+  await writeFile(path, objects.map((object) => JSON.stringify(object)).join('\n---\n'));
+  return path;
+}
+
+async function hostFlags(input: HostInput = {}): Promise<string[]> {
+  const [, host] = await hostManifests('build-1', bench.host, input);
+  const path = await file(`host-${JSON.stringify(input).replaceAll(/\W+/g, '-')}.yaml`, host!);
+  return ['--host', path, '--identity', bench.host.sshd.privateKeyFile];
+}
+
+/** Runs one job to its end. */
+async function run(job: JobInput, input: HostInput = {}, ...flags: string[]): Promise<Ended> {
+  return start(['-f', await file('job.yaml', manifest('job', job)), ...(await hostFlags(input)), ...flags])
+    .ended;
+}
+
+describe.each([
+  { via: 'Socket', guest: 'busybox' },
+  { via: 'Socket', guest: 'systemd' },
+  { via: 'Sudo', guest: 'busybox' },
+  { via: 'Sudo', guest: 'systemd' },
+] as const)('cijob run through $via in a $guest guest', ({ via, guest }) => {
+  const image = `pikaci/${guest}`;
+
+  test('writes the log to standard output, phases to standard error, and exits with 0', async () => {
+    const ended = await run({ image, command: 'echo the log; echo of both >&2' }, { via });
+    expect(ended).toMatchObject({ code: 0, stdout: 'the log\nof both\n' });
+    for (const phase of ['Provisioning', 'Running', 'Succeeded']) expect(ended.stderr).toContain(phase);
+  });
+
+  test("exits with the command's own code", async () => {
+    const ended = await run({ image, command: 'echo the log; exit 3' }, { via });
+    expect(ended).toMatchObject({ code: 3, stdout: 'the log\n' });
+    expect(ended.stderr).toContain('exit code 3');
+  });
+
+  test('exits with 124 when the command takes too long, its log shown', async () => {
+    const ended = await run({ image, command: 'echo the log; sleep 60', timeoutSeconds: 1 }, { via });
+    expect(ended.code).toBe(124);
+    expect(ended.stdout).toMatch(/^the log\n/);
+    expect(ended.stderr).toContain('did not end within 1 s');
+  });
+});
+
+test('shows the log while it is written', async () => {
+  const job = manifest('job', { command: 'echo first; sleep 3; echo last' });
+  const { ended, says } = start(['-f', await file('job.yaml', job), ...(await hostFlags())]);
+  await says('stdout', 'first');
+  const heard = performance.now();
+  expect(await ended).toMatchObject({ code: 0, stdout: 'first\nlast\n' });
+  expect(performance.now() - heard).toBeGreaterThan(1_500);
+});
+
+test('shows every byte of a long log once', async () => {
+  const ended = await run({ command: 'seq 1 200000' });
+  expect(ended.code).toBe(0);
+  expect(ended.stdout).toBe(Array.from({ length: 200_000 }, (_, index) => `${index + 1}\n`).join(''));
+});
+
+test('mounts what the host allows, and gives a Secret of the same file', async () => {
+  const source = await addSource(bench.host, 'snapshot', { hello: 'hello\n' });
+  const job = manifest('job', {
+    command: 'cat hello; printf %s "$TOKEN"',
+    mounts: [{ name: 'snapshot', source }],
+    env: [{ name: 'TOKEN', valueFrom: { secretKeyRef: { name: 'token', key: 'token' } } }],
+  });
+  const data = { token: Buffer.from('let me in').toString('base64') };
+  const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'token' }, data };
+  const ended = await start(['-f', await file('job.yaml', job, secret), ...(await hostFlags())]).ended;
+  expect(ended).toMatchObject({ code: 0, stdout: 'hello\nlet me in' });
+  expect(ended.stderr).not.toContain('let me in');
+});
+
+test('-o json prints the finished jobs and nothing else', async () => {
+  const ended = await run({ command: 'echo the log; exit 3' }, {}, '-o', 'json');
+  expect(ended.code).toBe(3);
+  const [job] = JSON.parse(ended.stdout) as CiJob[];
+  expect(job?.status).toMatchObject({ phase: 'Failed', exitCode: 3, failure: { excerpt: 'the log\n' } });
+});
+
+test('runs several jobs, and exits with the code of the first that failed', async () => {
+  const jobs = [0, 5, 6].map((code) => manifest(`exits-${code}`, { command: `exit ${code}` }));
+  const ended = await start(['-f', await file('jobs.yaml', ...jobs), ...(await hostFlags())]).ended;
+  expect(ended.code).toBe(5);
+  for (const name of ['exits-0', 'exits-5', 'exits-6']) expect(ended.stderr).toContain(name);
+});
+
+describe('an invalid manifest is refused with exit code 64 and what is wrong, not where in our code', () => {
+  const job = manifest('job', { command: 'true' });
+  test.each([
+    ['a wrong type', JSON.stringify({ ...job, spec: { ...job.spec, command: 5 } }), 'spec.command'],
+    ['an unknown field', JSON.stringify({ ...job, spec: { ...job.spec, comand: 'x' } }), 'comand'],
+    ['an unknown kind', JSON.stringify({ ...job, kind: 'Pod' }), 'Pod'],
+    ['broken YAML', 'spec: [', 'job.yaml'],
+    ['nothing', '', 'no CiJob'],
+  ])('%s', async (_what, content, mentioned) => {
+    const path = join(dir, 'job.yaml');
+    await writeFile(path, content);
+    const ended = await start(['-f', path, ...(await hostFlags())]).ended;
+    expect(ended).toMatchObject({ code: 64, stdout: '' });
+    expect(ended.stderr).toContain(mentioned);
+    expect(ended.stderr).not.toMatch(/^ +at /m);
+  });
+
+  test('a file that is not there', async () => {
+    const ended = await start(['-f', join(dir, 'no-such-file.yaml')]).ended;
+    expect(ended.code).toBe(64);
+    expect(ended.stderr).toContain('no-such-file.yaml');
+    expect(ended.stderr).not.toMatch(/^ +at /m);
+  });
+});
+
+describe('a host that cannot be reached ends it with exit code 70, and says why', () => {
+  test.each([
+    ['nothing listens', async () => ({ ssh: { port: await freePort() } }), 'ECONNREFUSED'],
+    ['no such socket', () => ({ ssh: { socketPath: '/no/such/unix.socket' } }), '/no/such/unix.socket'],
+    ['another host key', async () => ({ ssh: { hostKeys: [await otherHostKey()] } }), 'host key'],
+    ['no such project', () => ({ spec: { project: 'no-such-project' } }), 'no-such-project'],
+  ])('%s', async (_what, input, mentioned) => {
+    const ended = await run({ command: 'true' }, await input());
+    expect(ended).toMatchObject({ code: 70, stdout: '' });
+    expect(ended.stderr).toContain(mentioned);
+    expect(ended.stderr).not.toMatch(/^ +at /m);
+  });
+});
+
+async function otherHostKey(): Promise<string> {
+  const key = await bench.host.sshd.hostKey();
+  // A well-formed key with other bytes.
+  return key.replace(/.$/, (last) => (last === 'A' ? 'B' : 'A'));
+}
+
+describe('a job that does not fit the host ends it with exit code 78, and says why', () => {
+  test.each([
+    ['no such image', { image: 'pikaci/no-such-image' }, 'pikaci/no-such-image'],
+    ['a source outside', { mounts: [{ name: 'snapshot', source: '/etc' }] }, '/etc'],
+    ['no virtual machines', { instance: { type: 'VirtualMachine' } }, 'VirtualMachine'],
+    ['no such profile', { instance: { profiles: ['no-such-profile'] } }, 'no-such-profile'],
+  ] as const)('%s', async (_what, job, mentioned) => {
+    const ended = await run({ command: 'true', ...(job as Partial<JobInput>) });
+    expect(ended).toMatchObject({ code: 78, stdout: '' });
+    expect(ended.stderr).toContain(mentioned);
+  });
+});
+
+describe.each(['SIGINT', 'SIGTERM'] as const)('%s cancels the job and exits with 130', (signal) => {
+  test('while the command runs, with the log so far', async () => {
+    const job = manifest('job', { command: 'echo here; sleep 600' });
+    const { child, ended, says } = start(['-f', await file('job.yaml', job), ...(await hostFlags())]);
+    await says('stdout', 'here');
+    child.kill(signal);
+    expect(await ended).toMatchObject({ code: 130, stdout: 'here\n' });
+  });
+
+  test('while the instance is made', async () => {
+    const job = manifest('job', { command: 'sleep 600', image: 'pikaci/systemd' });
+    const { child, ended, says } = start(['-f', await file('job.yaml', job), ...(await hostFlags())]);
+    await says('stderr', 'Provisioning');
+    child.kill(signal);
+    expect((await ended).code).toBe(130);
+  });
+
+  test('while it waits for a slot', async () => {
+    const job = manifest('job', { command: 'true' });
+    const flags = await hostFlags({ slots: 0 });
+    const { child, ended, says } = start(['-f', await file('job.yaml', job), ...flags]);
+    await says('stderr', 'place 1 of 1');
+    child.kill(signal);
+    expect((await ended).code).toBe(130);
+  });
+});
