@@ -94,6 +94,28 @@ describe.for(allKinds)('a %s guest runs its command once', (kind) => {
     expect(await guest.shellOk('cat /cargo-home/runs')).toBe('ran\n');
   });
 
+  test('and not again when it has restarted the guest itself', async () => {
+    const reboot = kind === 'systemd' ? 'systemctl reboot' : 'busybox reboot -f';
+    const cut = guest.start({
+      command: `echo ran >>/cargo-home/runs; sync; ${reboot}; sleep 60`,
+      asRoot: true,
+    });
+    await guest.ended(await cut).catch(() => undefined);
+    // While the guest goes down, Incus refuses or loses the launch; a controller sends it again as well.
+    await expect
+      .poll(() => guest.run({ command: counted }).catch(() => undefined), { timeout: 60_000, interval: 500 })
+      .toMatchObject({
+        code: 2,
+        result: {
+          status: 'failed',
+          bootstrap_error: expect.stringMatching(/restarted before the command ended$/) as string,
+        },
+      });
+    // Told by the front before the end, or by the next after it: the guest may still be on its way.
+    const runs = () => guest.shell('cat /cargo-home/runs');
+    await expect.poll(runs, { timeout: 60_000, interval: 200 }).toMatchObject({ stdout: 'ran\n' });
+  });
+
   test('and keeps its result over a restart', async () => {
     await guest.run({ command: counted });
     await guest.restart();
