@@ -15,6 +15,11 @@ import { hostManifests, type HostInput } from './support/hosts.ts';
 
 const main = join(import.meta.dirname, '../../controller/main.ts');
 
+const secretManifest = {
+  ...{ apiVersion: 'v1', kind: 'Secret', metadata: { name: 'token' } },
+  data: { token: Buffer.from('let me in').toString('base64') },
+};
+
 let bench: Bench;
 let dir: string;
 beforeAll(async () => {
@@ -123,9 +128,7 @@ test('mounts what the host allows, and gives a Secret of the same file', async (
     mounts: [{ name: 'snapshot', source }],
     env: [{ name: 'TOKEN', valueFrom: { secretKeyRef: { name: 'token', key: 'token' } } }],
   });
-  const data = { token: Buffer.from('let me in').toString('base64') };
-  const secret = { apiVersion: 'v1', kind: 'Secret', metadata: { name: 'token' }, data };
-  const ended = await start(['-f', await file('job.yaml', job, secret), ...(await hostFlags())]).ended;
+  const ended = await start(['-f', await file('job.yaml', job, secretManifest), ...(await hostFlags())]).ended;
   expect(ended).toMatchObject({ code: 0, stdout: 'hello\nlet me in' });
   expect(ended.stderr).not.toContain('let me in');
 });
@@ -151,7 +154,8 @@ describe('an invalid manifest is refused with exit code 64 and what is wrong, no
     ['an unknown field', JSON.stringify({ ...job, spec: { ...job.spec, comand: 'x' } }), 'comand'],
     ['an unknown kind', JSON.stringify({ ...job, kind: 'Pod' }), 'Pod'],
     ['broken YAML', 'spec: [', 'job.yaml'],
-    ['nothing', '', 'no CiJob'],
+    ['nothing', '', 'holds no object'],
+    ['no job', JSON.stringify(secretManifest), 'no CiJob'],
   ])('%s', async (_what, content, mentioned) => {
     const path = join(dir, 'job.yaml');
     await writeFile(path, content);

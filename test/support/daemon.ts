@@ -25,6 +25,7 @@ export interface DaemonSpec {
 export class Daemon implements AsyncDisposable {
   readonly spec: DaemonSpec;
   #child: ChildProcess | undefined;
+  #exitCode: number | null = null;
 
   private constructor(spec: DaemonSpec) {
     this.spec = spec;
@@ -48,6 +49,11 @@ export class Daemon implements AsyncDisposable {
     return this.#child !== undefined;
   }
 
+  /** How it ended last; null while it never has, or when a signal ended it. */
+  get exitCode(): number | null {
+    return this.#exitCode;
+  }
+
   /** Starts it (again) with the same arguments. Nothing happens when it is running. */
   async start(): Promise<void> {
     if (this.#child) return;
@@ -65,7 +71,8 @@ export class Daemon implements AsyncDisposable {
       startError = error;
       this.#child = undefined;
     });
-    child.once('exit', () => {
+    child.once('exit', (code) => {
+      this.#exitCode = code;
       if (this.#child === child) this.#child = undefined;
     });
 

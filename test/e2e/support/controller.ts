@@ -10,6 +10,8 @@ export interface ControllerProcessOptions {
   namespace: string;
   logFile: string;
   flags?: readonly string[];
+  /** The line of its log with which it counts as started. Default: "reconciling". */
+  startedBy?: string;
 }
 
 /** A line of the controller's log. */
@@ -35,7 +37,7 @@ export class ControllerProcess implements AsyncDisposable {
 
   /** Starts it and waits until it reconciles. */
   static async start(options: ControllerProcessOptions): Promise<ControllerProcess> {
-    const { kubeconfig, namespace, logFile, flags = [] } = options;
+    const { kubeconfig, namespace, logFile, flags = [], startedBy = 'reconciling' } = options;
     let already = 0;
     const daemon = await Daemon.start({
       name: 'cijob controller',
@@ -49,7 +51,7 @@ export class ControllerProcess implements AsyncDisposable {
       ],
       logFile,
       isReady: () => {
-        const begun = readLog(logFile).filter((line) => line.msg === 'reconciling').length;
+        const begun = readLog(logFile).filter((line) => line.msg === startedBy).length;
         if (begun <= already) return Promise.resolve(false);
         already = begun;
         return Promise.resolve(true);
