@@ -143,12 +143,22 @@ controller takes it up.`,
     process.exit(await controller(options));
   });
 
+if (wantsCluster(process.argv[2])) {
+  const { addClusterCommands } = await import('./cli/cluster-commands.ts');
+  addClusterCommands(program);
+}
+
 program
   .command('version')
   .description('print the version')
   .action(() => {
     process.stdout.write(`${programVersion}\n`);
   });
+
+/** The cluster's libraries take half a second to load, which the subcommands that need no cluster do without. */
+function wantsCluster(subcommand: string | undefined): boolean {
+  return !['run', 'plan', 'controller', 'version', '--version', '-V'].includes(subcommand ?? '');
+}
 
 function positive(value: string): number {
   const number = Number(value);

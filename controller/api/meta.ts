@@ -10,6 +10,15 @@ export const instanceCleanupFinalizer = `${group}/instance-cleanup`;
 /** On a CiJob that is being deleted: let go of it although its host cannot be seen. What is there stays there. */
 export const forceCleanupAnnotation = `${group}/force-cleanup`;
 
+/** On a CiJob: do not keep the instance of the failed job any longer, whatever else says so. */
+export const releaseAnnotation = `${group}/release`;
+
+/** On a CiJob: keep the instance until that time (RFC 3339) if the job fails, whatever its spec says. */
+export const holdUntilAnnotation = `${group}/hold-until`;
+
+/** On a CiJob that `cijob retry` made: the name of the one it was made from. */
+export const retryOfAnnotation = `${group}/retry-of`;
+
 /** The part of `metav1.ObjectMeta` that we read. Everything else is kept out of memory. */
 export const ObjectMeta = z.object({
   name: z.string(),

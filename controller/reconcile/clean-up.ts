@@ -1,5 +1,5 @@
 import type { CiJob, CiJobStatus } from '../api/cijob.ts';
-import { forceCleanupAnnotation } from '../api/meta.ts';
+import { forceCleanupAnnotation, holdUntilAnnotation, releaseAnnotation } from '../api/meta.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { Observed } from './observed.ts';
@@ -19,8 +19,8 @@ const pause = 5_000;
 /** Takes away what a job no longer needs: instances of earlier attempts, and all of them once it is over. */
 export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now: number): CleanUp {
   const { strays, instance, host, memory, unseen } = observed;
-  const heldUntil = holdEnd(job, status);
-  const held = heldUntil !== undefined && now < heldUntil && job.metadata.deletionTimestamp === undefined;
+  const until = heldUntil(job, status);
+  const held = until !== undefined && now < until && job.metadata.deletionTimestamp === undefined;
   const ours = instance?.labels['uid'] === job.metadata.uid;
   const over = isFinished({ status });
   const done = over && !held && instance && ours && status.host !== undefined;
@@ -39,7 +39,7 @@ export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now
     clean:
       over && ((strays.length === 0 && unseen.length === 0 && gone) || (forced && outOfSight.length > 0)),
     blockedBy: over ? [...new Set(outOfSight)] : [],
-    ...(held ? { wakeAt: heldUntil } : doomed.length > 0 && now < pauseEnds ? { wakeAt: pauseEnds } : {}),
+    ...(held ? { wakeAt: until } : doomed.length > 0 && now < pauseEnds ? { wakeAt: pauseEnds } : {}),
   };
 }
 
@@ -54,11 +54,17 @@ function removal(job: CiJob, host: string, instance: InstanceView): { host: stri
   ];
 }
 
-/** Until when the instance of a failed job is kept for debugging. */
-function holdEnd(job: CiJob, status: CiJobStatus): number | undefined {
+/** The longest that an instance is kept after its job has failed, in milliseconds. */
+const longestHold = 7 * 24 * 3600_000;
+
+/** Until when the instance of a failed job is kept for debugging. Annotations count before the spec. */
+export function heldUntil({ metadata, spec }: CiJob, status: CiJobStatus): number | undefined {
   const { failure, completionTime } = status;
-  const hold = job.spec.holdOnFailureSeconds;
-  if (hold === 0 || !failure || failure.class === 'Cancelled' || completionTime === undefined)
-    return undefined;
-  return Date.parse(completionTime) + hold * 1000;
+  const { annotations = {} } = metadata;
+  if (!failure || failure.class === 'Cancelled' || completionTime === undefined) return undefined;
+  if (annotations[releaseAnnotation] !== undefined) return undefined;
+  const end = Date.parse(completionTime);
+  const asked = Date.parse(annotations[holdUntilAnnotation] ?? '');
+  if (!Number.isNaN(asked)) return Math.min(asked, end + longestHold);
+  return spec.holdOnFailureSeconds === 0 ? undefined : end + spec.holdOnFailureSeconds * 1000;
 }

@@ -1,0 +1,97 @@
+import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
+import { cancel, hold, release, retry } from './change.ts';
+import type { ClusterFlags } from './cluster.ts';
+import { completion, shells, type Shell } from './completion.ts';
+import { describe, type DescribeOptions } from './describe.ts';
+import { get, type GetOptions } from './get.ts';
+import { hosts, type HostsOptions } from './hosts.ts';
+import { UsageError } from './input.ts';
+import { logs, type LogsOptions } from './logs.ts';
+
+/** Adds the subcommands that talk to a cluster, which are those of `kubectl cijob`. */
+export function addClusterCommands(program: Command): void {
+  onCluster(program, 'get [name]')
+    .description('list CiJobs, or show one in a line')
+    .option('-A, --all-namespaces', 'of every namespace')
+    .option('-l, --selector <labels>', 'only those with these labels')
+    .option('-w, --watch', 'keep up to date until interrupted')
+    .addOption(output(['table', 'wide', 'json', 'name'], 'table'))
+    .action(act((name: string | undefined, options: GetOptions) => get(name, options)));
+  onCluster(program, 'describe <name>')
+    .description('tell all about a CiJob: its phases and their times, why it waits or failed')
+    .addOption(output(['text', 'json'], 'text'))
+    .action(act((name: string, options: DescribeOptions) => describe(name, options)));
+  onCluster(program, 'logs <name>')
+    .description("print a CiJob's log")
+    .option('-f, --follow', 'print what is added, until the job is over')
+    .addOption(new Option('--offset <bytes>', 'begin at this byte').argParser(whole(0)).default(0))
+    .addOption(new Option('--attempt <n>', 'of an earlier attempt').argParser(whole(1)))
+    .option('--server <url>', "the controller's log server; default: $CIJOB_LOG_SERVER")
+    .option(
+      '--certificate-authority <file>',
+      "authority of the log server's certificate, PEM, beside the usual ones and the cluster's; default: $CIJOB_LOG_CA",
+    )
+    .option('--tls-server-name <name>', "name in the log server's certificate, if not that of the URL")
+    .action(act((name: string, options: LogsOptions) => logs(name, options)));
+  onCluster(program, 'cancel <name>')
+    .description('end a CiJob; its log and outcome are kept')
+    .action(act((name: string, options: ClusterFlags) => cancel(name, options)));
+  onCluster(program, 'retry <name>')
+    .description('run a finished CiJob again, as a new one called NAME-retry-N')
+    .action(act((name: string, options: ClusterFlags) => retry(name, options)));
+  onCluster(program, 'hold <name>')
+    .description('keep the instance of a CiJob if it fails, or has failed and is still there')
+    .addOption(
+      new Option('--seconds <n>', 'for how long from now').argParser(whole(1)).default(3600, 'one hour'),
+    )
+    .action(act((name: string, options: ClusterFlags & { seconds: number }) => hold(name, options)));
+  onCluster(program, 'release <name>')
+    .description('let the kept instance of a failed CiJob go')
+    .action(act((name: string, options: ClusterFlags) => release(name, options)));
+  onCluster(program, 'hosts')
+    .description('list IncusHosts and their room')
+    .addOption(output(['table', 'json'], 'table'))
+    .action(act((options: HostsOptions) => hosts(options)));
+  program
+    .command('completion')
+    .description('print a script for the shell that completes commands, flags and names')
+    .addArgument(new Argument('<shell>').choices(shells))
+    .action((shell: Shell) => {
+      process.stdout.write(completion(program, shell));
+    });
+}
+
+function onCluster(program: Command, usage: string): Command {
+  return program
+    .command(usage)
+    .option('--kubeconfig <file>', 'cluster to talk to; default: $KUBECONFIG, ~/.kube/config')
+    .option('--context <name>', 'context of the kubeconfig')
+    .option('-n, --namespace <name>', "default: the context's");
+}
+
+function output(formats: readonly string[], usual: string): Option {
+  return new Option('-o, --output <format>', 'format').choices(formats).default(usual);
+}
+
+/** Runs a subcommand. What goes wrong on the cluster is one line and exit code 1, as with kubectl. */
+function act<A extends unknown[]>(run: (...args: A) => Promise<number>): (...args: A) => Promise<void> {
+  return async (...args) => {
+    try {
+      process.exitCode = await run(...args);
+    } catch (error) {
+      if (error instanceof UsageError) throw error;
+      const message = error instanceof Error ? error.message : String(error);
+      process.stderr.write(`cijob: ${message.replaceAll(/\s*\n\s*/g, '; ')}\n`);
+      process.exitCode = 1;
+    }
+  };
+}
+
+function whole(least: number): (value: string) => number {
+  return (value) => {
+    const number = Number(value);
+    if (!/^\d{1,15}$/.test(value) || number < least)
+      throw new InvalidArgumentError(`It must be a whole number from ${least} up.`);
+    return number;
+  };
+}

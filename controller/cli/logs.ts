@@ -1,0 +1,156 @@
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { KubeConfig } from '@kubernetes/client-node';
+import type { CiJob } from '../api/cijob.ts';
+import { isFinished } from '../reconcile/step.ts';
+import { getJob, Unable, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
+import { UsageError } from './input.ts';
+import { LogRefused, openLog, type LogQuery, type LogServerAccess } from './log-stream.ts';
+import { printable } from './table.ts';
+
+export interface LogsOptions extends ClusterFlags {
+  follow?: boolean;
+  offset: number;
+  attempt?: number;
+  server?: string;
+  certificateAuthority?: string;
+  tlsServerName?: string;
+}
+
+/** How long a server that was there may be away, in milliseconds: a controller restarts, or another takes over. */
+const patience = 60_000;
+const pause = 1_000;
+
+/** `cijob logs NAME`: the log of a job, from the controller's log server or, failing that, its end from the status. */
+export async function logs(name: string, options: LogsOptions): Promise<number> {
+  // A reader such as head(1) that has seen enough is no error.
+  process.stdout.on('error', () => process.exit(0));
+  return withCluster(options, async (cluster) => {
+    const job = await getJob(cluster, name);
+    const access = await accessOf(cluster.config, options);
+    if (typeof access === 'string') return fallBack(job, access);
+    try {
+      await stream(cluster, job, access, options);
+      return 0;
+    } catch (error) {
+      if (error instanceof LogRefused && (error.code === 401 || error.code === 403))
+        throw new Unable(error.message);
+      const why = `${access.url.origin}: ${error instanceof Error ? error.message : String(error)}`;
+      if (error instanceof Interrupted) throw new Unable(why);
+      return fallBack(job, why);
+    }
+  });
+}
+
+/** The log broke off after some of it was printed: its end once more would only confuse. */
+class Interrupted extends Error {}
+
+/** How to reach the log server, or why it cannot be. */
+async function accessOf(config: KubeConfig, options: LogsOptions): Promise<LogServerAccess | string> {
+  const { certificateAuthority, tlsServerName } = options;
+  const server = options.server ?? process.env['CIJOB_LOG_SERVER'];
+  if (server === undefined || server === '') return 'no log server is named (--server or CIJOB_LOG_SERVER)';
+  if (!URL.canParse(server) || new URL(server).protocol !== 'https:') {
+    throw new UsageError(`--server ${server}: it must be https://HOST[:PORT]`);
+  }
+  const token = process.env['CIJOB_LOG_TOKEN'] ?? (await tokenOf(config));
+  if (token === undefined) {
+    return 'the log server knows people by token, and this kubeconfig has none: set CIJOB_LOG_TOKEN, for example to what "kubectl create token" prints';
+  }
+  const file = certificateAuthority ?? process.env['CIJOB_LOG_CA'];
+  return {
+    url: new URL(server),
+    token,
+    authorities: [
+      ...(file === undefined ? [] : [await readAuthority(file)]),
+      ...(await clusterAuthority(config)),
+    ],
+    serverName: tlsServerName,
+  };
+}
+
+/** The token that the kubeconfig brings, also through an exec plugin. */
+async function tokenOf(config: KubeConfig): Promise<string | undefined> {
+  const headers: Record<string, string> = {};
+  await config.applyToHTTPSOptions({ headers });
+  return /^Bearer (.+)$/i.exec(headers['Authorization'] ?? '')?.[1];
+}
+
+async function clusterAuthority(config: KubeConfig): Promise<string[]> {
+  const cluster = config.getCurrentCluster();
+  if (cluster?.caData) return [Buffer.from(cluster.caData, 'base64').toString('utf8')];
+  return cluster?.caFile ? [await readFile(cluster.caFile, 'utf8')] : [];
+}
+
+async function readAuthority(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (error) {
+    throw new UsageError(`${file} cannot be read: ${(error as Error).message}`);
+  }
+}
+
+/** Prints the log, going on where it was when the connection breaks, and with the next attempt when one is lost. */
+async function stream(
+  cluster: Cluster,
+  job: CiJob,
+  access: LogServerAccess,
+  { follow = false, offset, attempt }: LogsOptions,
+): Promise<void> {
+  const { namespace } = cluster;
+  const { name, uid } = job.metadata;
+  const query: LogQuery = { namespace, name, uid, follow, offset, attempt };
+  let heardAt = Date.now();
+  let begun = false;
+  for (;;) {
+    try {
+      const log = await openLog(access, query);
+      begun = true;
+      query.attempt = log.attempt;
+      for await (const chunk of log.body as AsyncIterable<Buffer>) {
+        heardAt = Date.now();
+        query.offset += chunk.length;
+        if (!process.stdout.write(chunk)) await once(process.stdout, 'drain');
+      }
+      if (log.truncated) note('the log was cut short here: it reached a limit of the log store');
+      if (!follow || attempt !== undefined) return;
+      const now = await getJob(cluster, name);
+      const current = now.status?.attempt ?? 1;
+      if (now.metadata.uid !== uid || (isFinished(now) && current <= log.attempt)) return;
+      if (current > log.attempt) {
+        note(`attempt ${log.attempt} was lost to the infrastructure; attempt ${current} follows`);
+        query.attempt = current;
+        query.offset = 0;
+      } else {
+        await delay(pause);
+      }
+    } catch (error) {
+      const final = error instanceof LogRefused && !error.passes;
+      if (final && begun && isOver(await getJob(cluster, name), query.attempt)) return;
+      if (final || (!begun && !(error instanceof LogRefused)) || Date.now() - heardAt > patience) {
+        throw begun ? new Interrupted((error as Error).message, { cause: error }) : error;
+      }
+      await delay(pause);
+    }
+  }
+}
+
+/** Whether an attempt that wrote no log is all there is. */
+function isOver(job: CiJob, attempt: number | undefined): boolean {
+  return isFinished(job) && (job.status?.attempt ?? 1) === attempt && job.status?.log === undefined;
+}
+
+/** The end of a failed job's log is in its status, for those who cannot reach the rest. */
+function fallBack({ metadata, status }: CiJob, why: string): number {
+  const excerpt = status?.failure?.excerpt;
+  if (excerpt === undefined) throw new Unable(`the log of ${metadata.name} cannot be read: ${why}`);
+  note(`${why}; this is the end of the log, as the status keeps it:`);
+  process.stdout.write(process.stdout.isTTY ? printable(excerpt) : excerpt);
+  if (!excerpt.endsWith('\n')) process.stdout.write('\n');
+  return 0;
+}
+
+function note(line: string): void {
+  process.stderr.write(`cijob: ${line}\n`);
+}
