@@ -5,7 +5,7 @@ import type { Clock } from '../clock.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
-import { slotRequestOf } from './desired.ts';
+import { resolveCommand, slotRequestOf } from './desired.ts';
 import { instanceName, keyOf } from './names.ts';
 import {
   blankMemory,
@@ -45,6 +45,8 @@ interface Cell {
   hostMissingSince: number | undefined;
   /** Instances for which a slot is held. */
   slots: Set<string>;
+  /** The answer to a question that was asked while the job's admission was being written. */
+  early: { host: string; instance: string; outcome: Promise<CommandOutcome> } | undefined;
 }
 
 /** One round settles most jobs; a plan that never settles is a mistake that must not spin. */
@@ -82,6 +84,7 @@ export class Reconciler {
       planned = this.#plan(key, job, cell);
       const { status } = planned;
       const changed = JSON.stringify(before) !== JSON.stringify(status);
+      if (status.host !== undefined && before?.host === undefined) this.#askEarly(job, cell, status);
       job = await this.#write(job, cell, planned, before, changed);
       cell.draft = status;
       this.#releaseEarlier(cell, planned);
@@ -214,7 +217,7 @@ export class Reconciler {
     for (const { host, command } of commands) {
       memory.inFlight = command.verb;
       const started = clock.now();
-      const outcome = await this.#perform(job, host, command);
+      const outcome = await this.#perform(job, cell, host, command);
       remember(memory, command, outcome, clock.now());
       observer.command(job, host, command, outcome, clock.now() - started);
       if (outcome.kind === 'refused' || outcome.kind === 'failed' || outcome.kind === 'unknown') break;
@@ -223,7 +226,14 @@ export class Reconciler {
     wake(key);
   }
 
-  async #perform(job: CiJob, host: string, command: Command): Promise<CommandOutcome> {
+  /** What the host is asked first changes nothing there, so it need not wait until the admission is durable. */
+  #askEarly(job: CiJob, cell: Cell, { host = '', attempt = 1 }: CiJobStatus): void {
+    const command = resolveCommand(job, attempt);
+    const outcome = this.#options.hosts.perform(host, command);
+    cell.early = { host, instance: command.instance, outcome };
+  }
+
+  async #perform(job: CiJob, cell: Cell, host: string, command: Command): Promise<CommandOutcome> {
     const { hosts } = this.#options;
     if (command.verb !== 'resolve' && command.verb !== 'launch') return hosts.perform(host, command);
     let environment: Record<string, string>;
@@ -234,7 +244,12 @@ export class Reconciler {
         return { kind: 'refused', reason: 'SecretNotFound', message: error.message };
       return { kind: 'failed', message: `reading a Secret: ${(error as Error).message}` };
     }
-    if (command.verb === 'resolve') return hosts.perform(host, command);
+    if (command.verb === 'resolve') {
+      const { early } = cell;
+      cell.early = undefined;
+      const asked = early?.host === host && early.instance === command.instance;
+      return asked ? early.outcome : hosts.perform(host, command);
+    }
     return hosts.perform(host, { ...command, environment: { ...environment, ...command.environment } });
   }
 
@@ -264,6 +279,7 @@ export class Reconciler {
       base: JSON.stringify(job.status ?? {}),
       hostMissingSince: undefined,
       slots: new Set(),
+      early: undefined,
     };
     this.#cells.set(key, cell);
     return cell;
