@@ -73,20 +73,21 @@ export class Cluster implements AsyncDisposable {
     return this.bench.controlPlane.kubectlOk(['--namespace', 'ci', ...args]);
   }
 
-  /** Applies objects in the namespace `ci`, those that say nothing else. */
+  /** Applies objects as `kubectl apply` does. */
   async applyObjects(...objects: object[]): Promise<void> {
-    const args = ['--namespace', 'ci', 'apply', '-f', '-'];
-    await this.bench.controlPlane.kubectlOk(args, { input: list(objects) });
+    await this.bench.controlPlane.kubectlOk(['apply', '-f', '-'], { input: list(objects) });
   }
 
-  /** Creates a job as `kubectl apply` does. */
+  /** Creates a job as `kubectl apply` does, in the namespace `ci`. */
   async apply(name: string, input: JobInput): Promise<void> {
-    await this.applyObjects(manifest(name, input));
+    await this.applyAll({ [name]: input });
   }
 
   /** Creates many jobs with one `kubectl apply`. */
   async applyAll(jobs: Readonly<Record<string, JobInput>>): Promise<void> {
-    await this.applyObjects(...Object.entries(jobs).map(([name, input]) => manifest(name, input)));
+    const manifests = Object.entries(jobs).map(([name, input]) => manifest(name, input));
+    const inNamespace = manifests.map((job) => ({ ...job, metadata: { ...job.metadata, namespace: 'ci' } }));
+    await this.applyObjects(...inNamespace);
   }
 
   /** Changes fields of a job's spec. */
