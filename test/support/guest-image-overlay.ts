@@ -44,12 +44,13 @@ async function contractEntries(): Promise<Entry[]> {
 }
 
 /**
- * PID 1 of the systemd guest, for a moment. systemd leaves a /run alone that is mounted already, so the runner is at
- * its path before systemd has begun to boot. By tmpfiles.d alone it would be missing for the first half second, in
- * which an exec fails with "Command not found".
+ * PID 1 of the systemd guest, for a moment. systemd leaves a /run alone that is mounted already, and this one has the
+ * runner in it before it takes the place of the image's own: at no moment does an exec fail with "Command not found".
+ * By tmpfiles.d alone it would, for the first half second.
  */
 const systemdInit = `#!/bin/sh
-mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /run && mkdir /run/current-system && ln -s /usr /run/current-system/sw
+mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs /mnt && mkdir /mnt/current-system && ln -s /usr /mnt/current-system/sw &&
+  mount --bind /mnt /run && umount /mnt
 exec /lib/systemd/systemd "$@"
 `;
 
@@ -97,7 +98,7 @@ done
 const startEntries: Record<GuestKind, Entry[]> = {
   systemd: [
     { path: '/usr/sbin/init', text: systemdInit, mode: 0o755 },
-    // Where that first mount is not allowed.
+    // Where those mounts are not allowed.
     { path: '/etc/tmpfiles.d/pikaci.conf', text: 'L /run/current-system/sw - - - - /usr\n', mode: 0o644 },
     { path: '/usr/bin/pikaci-incus-ready', text: readyScript, mode: 0o755 },
     { path: '/etc/systemd/system/pikaci-incus-ready.service', text: readyService, mode: 0o644 },
