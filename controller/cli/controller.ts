@@ -16,6 +16,7 @@ import { Transport } from '../kube/transport.ts';
 import { Engine } from '../reconcile/engine.ts';
 import { OrphanSweep } from '../reconcile/orphan-sweep.ts';
 import { defaultPatience } from '../reconcile/observed.ts';
+import { SshError } from '../ssh/errors.ts';
 import { serveTelemetry } from '../telemetry/http.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
@@ -120,7 +121,9 @@ export async function controller(options: ControllerOptions): Promise<number> {
       ...(live ? { logs: live } : {}),
       readKey: async ({ name: secret, key }) => {
         const value = await readSecret(client, namespace, secret, key);
-        if (value === undefined) throw new Error(`Secret ${namespace}/${secret} has no key ${key}`);
+        if (value === undefined) {
+          throw new SshError('KeyUnusable', `Secret ${namespace}/${secret} is not there, or has no key ${key}`);
+        }
         return value;
       },
       onAdmitted: (key) => cluster.engine.wake(key),
