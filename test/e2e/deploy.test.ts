@@ -50,7 +50,7 @@ describe('the manifests', () => {
     expect(await kubectl('diff', '--server-side', '-f', installFile)).toMatchObject({ code: 0, stdout: '' });
   });
 
-  test.each(['overlays/one-replica', 'overlays/monitored', 'policies', 'monitoring'])(
+  test.each(['overlays/one-replica', 'overlays/monitored', 'overlays/logs', 'policies', 'monitoring'])(
     '%s builds',
     async (path) => {
       expect(await bench.controlPlane.kubectlOk(['kustomize', join(deploy, path)])).toContain('apiVersion:');
@@ -196,30 +196,52 @@ describe('who may do what', () => {
   const jobs = 'cijobs.ci.pikaci.dev';
   const hosts = 'incushosts.ci.pikaci.dev';
   const questions = [
-    ...[jobs, `${jobs}/status`, hosts, `${hosts}/status`, 'secrets', 'pods', 'namespaces'].flatMap(everyVerb),
+    ...[
+      jobs,
+      `${jobs}/status`,
+      `${jobs}/log`,
+      hosts,
+      `${hosts}/status`,
+      'secrets',
+      'pods',
+      'namespaces',
+    ].flatMap(everyVerb),
     ...['configmaps', 'events.events.k8s.io', 'leases.coordination.k8s.io'].flatMap(everyVerb),
     ...['create pods/exec', 'create serviceaccounts/token', 'bind clusterroles.rbac.authorization.k8s.io'],
   ];
   const reads = (resource: string) => ['get', 'list', 'watch'].map((verb) => `${verb} ${resource}`);
 
   test('cijob-viewer reads jobs, and nothing else', async () => {
-    expect(await allowed('vera', 'ci', questions)).toEqual([...reads(jobs), ...reads(`${jobs}/status`)]);
+    expect(await allowed('vera', 'ci', questions)).toEqual([
+      ...reads(jobs),
+      ...reads(`${jobs}/status`),
+      `get ${jobs}/log`,
+    ]);
     expect(await allowed('vera', 'other', questions)).toEqual([]);
   });
 
   test('cijob-editor writes jobs, never their status', async () => {
-    expect(await allowed('ed', 'ci', questions)).toEqual([...everyVerb(jobs), `get ${jobs}/status`]);
+    expect(await allowed('ed', 'ci', questions)).toEqual([
+      ...everyVerb(jobs),
+      `get ${jobs}/status`,
+      `get ${jobs}/log`,
+    ]);
     expect(await allowed('ed', 'other', questions)).toEqual([]);
   });
 
   test('cijob-admin in a namespace is no more there than an editor: hosts are of no namespace', async () => {
-    expect(await allowed('ada', 'ci', questions)).toEqual([...everyVerb(jobs), `get ${jobs}/status`]);
+    expect(await allowed('ada', 'ci', questions)).toEqual([
+      ...everyVerb(jobs),
+      `get ${jobs}/status`,
+      `get ${jobs}/log`,
+    ]);
   });
 
   test('cijob-admin in the cluster writes hosts too', async () => {
     expect(await allowed('olga', 'other', questions)).toEqual([
       ...everyVerb(jobs),
       `get ${jobs}/status`,
+      `get ${jobs}/log`,
       ...everyVerb(hosts),
       `get ${hosts}/status`,
     ]);
