@@ -128,7 +128,8 @@ test('mounts what the host allows, and gives a Secret of the same file', async (
     mounts: [{ name: 'snapshot', source }],
     env: [{ name: 'TOKEN', valueFrom: { secretKeyRef: { name: 'token', key: 'token' } } }],
   });
-  const ended = await start(['-f', await file('job.yaml', job, secretManifest), ...(await hostFlags())]).ended;
+  const ended = await start(['-f', await file('job.yaml', job, secretManifest), ...(await hostFlags())])
+    .ended;
   expect(ended).toMatchObject({ code: 0, stdout: 'hello\nlet me in' });
   expect(ended.stderr).not.toContain('let me in');
 });
@@ -185,6 +186,18 @@ describe('a host that cannot be reached ends it with exit code 70, and says why'
     expect(ended.stderr).toContain(mentioned);
     expect(ended.stderr).not.toMatch(/^ +at /m);
   });
+});
+
+test('without a private key it says how to give one', async () => {
+  const [, host] = await hostManifests('build-1', bench.host);
+  const files = [
+    await file('job.yaml', manifest('job', { command: 'true' })),
+    await file('host.yaml', host!),
+  ];
+  const ended = await start(['-f', files[0]!, '--host', files[1]!]).ended;
+  expect(ended.code).toBeGreaterThan(0);
+  expect(ended.stderr).toContain('--identity');
+  expect(ended.stderr).not.toMatch(/^ +at /m);
 });
 
 async function otherHostKey(): Promise<string> {
