@@ -1,3 +1,4 @@
+import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import ssh2, { type ClientChannel, type ServerHostKeyAlgorithm, type SFTPWrapper } from 'ssh2';
 import { SshError } from './errors.ts';
@@ -14,6 +15,10 @@ export interface SshOptions {
 }
 
 const stderrKept = 1024;
+/** How often the machine is asked for a sign of life, in milliseconds. */
+const pingInterval = 5_000;
+/** So many pings in a row without a single byte from the machine, and it has vanished. */
+const pingsUnheard = 3;
 
 /**
  * One connection to one machine, shared by everything that talks to it: OpenSSH lets few connections start at once
@@ -59,24 +64,25 @@ export class SshConnection {
       client.once('close', () => resolve(lastError === '' ? 'the connection was closed' : lastError));
     });
     // Requests are small and wait for each other: Nagle's algorithm would hold each up by 40 ms.
-    client.once('connect', () => client.setNoDelay(true));
-    client.connect({
-      host: options.address,
-      port: options.port,
-      username: options.user,
-      privateKey,
-      algorithms: { serverHostKey: algorithmsFor(pinned) as ServerHostKeyAlgorithm[] },
-      hostVerifier: (key: Buffer) => {
-        if (isPinned(pinned, key)) return true;
-        refusedKey = key;
-        return false;
-      },
-      // A peer that vanished without closing is noticed within 15 s.
-      keepaliveInterval: 5_000,
-      keepaliveCountMax: 3,
-      readyTimeout: 15_000,
-    });
+    const socket = connect({ host: options.address, port: options.port, noDelay: true });
+    socket.setMaxListeners(0);
+    watch(socket);
     try {
+      client.connect({
+        sock: socket,
+        username: options.user,
+        privateKey,
+        algorithms: { serverHostKey: algorithmsFor(pinned) as ServerHostKeyAlgorithm[] },
+        hostVerifier: (key: Buffer) => {
+          if (isPinned(pinned, key)) return true;
+          refusedKey = key;
+          return false;
+        },
+        // Asking is ssh2's part, deciding is ours: see `watch`.
+        keepaliveInterval: pingInterval,
+        keepaliveCountMax: Infinity,
+        readyTimeout: 15_000,
+      });
       await Promise.race([
         ready,
         closed.then((why) => {
@@ -84,7 +90,7 @@ export class SshConnection {
         }),
       ]);
     } catch (error) {
-      client.destroy();
+      socket.destroy();
       throw error;
     }
     return new SshConnection(client, closed);
@@ -174,6 +180,24 @@ export class SshConnection {
     }
     return promise.finally(() => this.#waiting.delete(reject));
   }
+}
+
+/**
+ * Gives up a connection over which nothing comes any more, not even an answer to a ping: a peer that vanished without
+ * closing is noticed within 20 s. ssh2 itself counts unanswered pings, whatever else arrives; on a slow line, where the
+ * answers queue behind a long list, it would cut a connection that works, and the next, and never get to the list's end.
+ */
+function watch(socket: Socket): void {
+  let heard = 0;
+  let silent = 0;
+  const timer = setInterval(() => {
+    silent = socket.bytesRead === heard ? silent + 1 : 0;
+    heard = socket.bytesRead;
+    if (silent < pingsUnheard) return;
+    socket.destroy(new Error(`nothing was heard of it for ${(pingInterval * pingsUnheard) / 1000} s`));
+  }, pingInterval);
+  timer.unref();
+  socket.once('close', () => clearInterval(timer));
 }
 
 /**

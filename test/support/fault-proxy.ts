@@ -116,7 +116,12 @@ export class FaultProxy {
       if (ending && !to.destroyed) to.end();
     };
     from.on('data', (chunk: Buffer) => {
-      onTheRoad.push({ chunk, due: performance.now() + this.faults.latencyMs });
+      const due = performance.now() + this.faults.latencyMs;
+      // A slow line brings a little all the time, not all after a long while.
+      const piece = Math.max(1, Math.floor(Math.min(chunk.length, this.faults.bytesPerSecond / 4)));
+      for (let at = 0; at < chunk.length; at += piece) {
+        onTheRoad.push({ chunk: chunk.subarray(at, at + piece), due });
+      }
       bytes += chunk.length;
       if (bytes >= roomOnTheRoad) from.pause();
       void move();
