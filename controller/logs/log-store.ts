@@ -85,10 +85,10 @@ export class LogStore {
     if (!logs.sizes.has(log.attempt)) logs.sizes.set(log.attempt, 0);
     if (fresh.length === 0) return true;
     await this.#dropEarlierAttempts(logs, log.attempt, fresh.length);
-    const room = Math.min(
-      this.#options.maxBytes - bytesOf(logs),
-      await this.#makeRoom(fresh.length, log.uid),
-    );
+    await this.#makeRoom(fresh.length, log.uid);
+    // From here to the count in `put` nothing waits, so that two logs never take the same room.
+    const { maxBytes, totalBytes } = this.#options;
+    const room = Math.min(maxBytes - bytesOf(logs), totalBytes - this.#total);
     const kept = fresh.subarray(0, Math.max(0, room));
     const whole = await this.#put(logs, log, held, kept);
     logs.writtenAt = this.#options.clock.now();
@@ -139,26 +139,32 @@ export class LogStore {
   /** Writes bytes, making room by force where the disk is smaller than the limit. Returns whether all are there. */
   async #put(logs: StoredLogs, log: LogName, offset: number, bytes: Buffer): Promise<boolean> {
     const { directory, onError } = this.#options;
-    // Counted before they are written, so that two jobs do not both take the last of the room.
-    this.#count(logs, log.attempt, bytes.length);
+    // The room is taken at once, but the size grows only when the bytes can be read.
+    this.#total += bytes.length;
     for (;;) {
       try {
         await writeAt(directory, log, offset, bytes);
-        return true;
+        break;
       } catch (error) {
         const full = (error as NodeJS.ErrnoException).code === 'ENOSPC';
         if (full && (await this.#removeOldest(log.uid))) continue;
         onError(`log of ${log.namespace}/${log.name}`, error);
-        const held = await sizeOf(directory, log);
-        this.#count(logs, log.attempt, Math.min(held, offset + bytes.length) - offset - bytes.length);
+        const held = Math.min(await sizeOf(directory, log), offset + bytes.length);
+        this.#total -= offset + bytes.length - Math.max(held, offset);
+        logs.sizes.set(log.attempt, Math.max(held, offset));
         return false;
       }
     }
-  }
-
-  #count(logs: StoredLogs, attempt: number, bytes: number): void {
-    logs.sizes.set(attempt, (logs.sizes.get(attempt) ?? 0) + bytes);
-    this.#total += bytes;
+    if (this.#jobs.get(log.uid) === logs) {
+      logs.sizes.set(log.attempt, offset + bytes.length);
+      return true;
+    }
+    // Removed meanwhile: nobody counts these bytes any more.
+    this.#total -= bytes.length;
+    await removeJob(directory, logs).catch((error: unknown) =>
+      onError(`log of ${log.namespace}/${log.name}`, error),
+    );
+    return false;
   }
 
   /** What an earlier attempt said matters less than what the current one says. */
@@ -176,11 +182,10 @@ export class LogStore {
     }
   }
 
-  /** Removes old logs until there is room for `needed` more bytes. Returns how many there is room for. */
-  async #makeRoom(needed: number, except: string): Promise<number> {
+  /** Removes old logs until there is room for `needed` more bytes, as far as there are any to remove. */
+  async #makeRoom(needed: number, except: string): Promise<void> {
     const { totalBytes } = this.#options;
     while (this.#total + needed > totalBytes && (await this.#removeOldest(except)));
-    return Math.max(0, totalBytes - this.#total);
   }
 
   async #removeOldest(except: string): Promise<boolean> {

@@ -1,0 +1,199 @@
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { directoryOf } from '../../../controller/logs/log-name.ts';
+import { LogStore, type LogStoreOptions } from '../../../controller/logs/log-store.ts';
+import { clearAway } from '../../support/left-under.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
+import { makeTempDir } from '../../support/temp-dir.ts';
+
+describe('the log store', () => {
+  let directory: string;
+  let clock: ManualClock;
+  let live: Set<string>;
+  let errors: unknown[];
+
+  beforeEach(async () => {
+    directory = await makeTempDir('store');
+    clock = new ManualClock();
+    live = new Set();
+    errors = [];
+  });
+  afterEach(() => clearAway(directory));
+
+  const open = (options: Partial<LogStoreOptions> = {}) =>
+    LogStore.open({
+      directory,
+      maxBytes: 1000,
+      totalBytes: 10_000,
+      clock,
+      isLive: ({ uid }) => live.has(uid),
+      onError: (_what, error) => errors.push(error),
+      ...options,
+    });
+
+  const log = (uid: string, attempt = 1) => ({ namespace: 'ci', name: `job-${uid}`, uid, attempt });
+  const text = async (store: LogStore, uid: string, attempt = 1) =>
+    (await store.read(log(uid, attempt), 0, 100_000)).toString();
+
+  it('keeps bytes in order, and has them still when it is opened again', async () => {
+    const store = await open();
+    expect(store.size(log('a'))).toBeUndefined();
+    expect(await store.write(log('a'), 0, Buffer.from('one '))).toBe(true);
+    expect(await store.write(log('a'), 4, Buffer.from('two'))).toBe(true);
+    const again = await open();
+    expect(again.size(log('a'))).toBe(7);
+    expect(await text(again, 'a')).toBe('one two');
+    expect(again.totalBytes).toBe(7);
+  });
+
+  it('passes over what it has already, and refuses what would leave a gap', async () => {
+    const store = await open();
+    await store.write(log('a'), 0, Buffer.from('abcdef'));
+    expect(await store.write(log('a'), 3, Buffer.from('defghi'))).toBe(true);
+    expect(await store.write(log('a'), 0, Buffer.from('abc'))).toBe(true);
+    expect(await store.write(log('a'), 10, Buffer.from('k'))).toBe(false);
+    expect(await text(store, 'a')).toBe('abcdefghi');
+  });
+
+  it('ends up with the same bytes however the pieces overlap and however often it is opened anew', async () => {
+    const whole = Buffer.from(Array.from({ length: 400 }, (_, index) => index % 251));
+    const piece = fc.record({ back: fc.nat(50), length: fc.nat(80), reopen: fc.boolean() });
+    let run = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(piece, { minLength: 1, maxLength: 12 }), async (pieces) => {
+        run += 1;
+        const name = log(`law-${run}`);
+        let store = await open({ totalBytes: 10_000_000 });
+        for (const { back, length, reopen } of pieces) {
+          if (reopen) store = await open({ totalBytes: 10_000_000 });
+          const offset = Math.max(0, (store.size(name) ?? 0) - back);
+          await store.write(name, offset, whole.subarray(offset, offset + length));
+        }
+        const size = store.size(name) ?? 0;
+        const kept = size === 0 ? Buffer.alloc(0) : await store.read(name, 0, 1000);
+        expect(kept.equals(whole.subarray(0, size))).toBe(true);
+      }),
+      { numRuns: 25 },
+    );
+  });
+
+  it('keeps the beginning of a log that is too long, and says that it was cut, also after it is opened again', async () => {
+    const store = await open({ maxBytes: 10 });
+    expect(await store.write(log('a'), 0, Buffer.from('0123456'))).toBe(true);
+    expect(await store.write(log('a'), 7, Buffer.from('789abc'))).toBe(false);
+    expect(await text(store, 'a')).toBe('0123456789');
+    expect(store.isTruncated(log('a'))).toBe(true);
+    expect((await open()).isTruncated(log('a'))).toBe(true);
+    expect(errors).toEqual([]);
+  });
+
+  it('gives up the log of an earlier attempt for that of the current one', async () => {
+    const store = await open({ maxBytes: 10 });
+    await store.write(log('a', 1), 0, Buffer.from('old.....'));
+    await store.write(log('a', 2), 0, Buffer.from('new..'));
+    expect(store.size(log('a', 1))).toBeUndefined();
+    expect(store.newestAttempt('a')).toBe(2);
+    expect(store.totalBytes).toBe(5);
+    expect(await readdir(directoryOf(directory, log('a')))).toEqual(['2.log']);
+  });
+
+  it('removes the oldest finished logs to make room, and never one that is being written', async () => {
+    const store = await open({ totalBytes: 30 });
+    live.add('running');
+    for (const uid of ['running', 'older', 'newer']) {
+      await store.write(log(uid), 0, Buffer.from('.........'));
+      clock.advance(1000);
+    }
+    live.add('next');
+    expect(await store.write(log('next'), 0, Buffer.from('0123456789'))).toBe(true);
+    expect(['running', 'older', 'newer', 'next'].map((uid) => store.size(log(uid)))).toEqual([
+      9,
+      undefined,
+      9,
+      10,
+    ]);
+    expect((await readdir(join(directory, 'ci'))).sort()).toEqual(['job-newer', 'job-next', 'job-running']);
+    live.add('newer');
+    // Nobody is left to go: what does not fit is not kept.
+    expect(await store.write(log('next'), 10, Buffer.from('0123456789'))).toBe(false);
+    expect(store.totalBytes).toBe(30);
+    expect(store.isTruncated(log('next'))).toBe(true);
+  });
+
+  it('never counts more than its total, whatever is written at once', async () => {
+    const store = await open({ totalBytes: 500, maxBytes: 200 });
+    const uids = Array.from({ length: 10 }, (_, index) => `u${index}`);
+    for (const uid of uids) live.add(uid);
+    await Promise.all(uids.map((uid) => store.write(log(uid), 0, Buffer.alloc(150))));
+    expect(store.totalBytes).toBeLessThanOrEqual(500);
+    const sizes = await Promise.all(
+      uids.map(
+        async (uid) =>
+          (await stat(join(directoryOf(directory, log(uid)), '1.log')).catch(() => ({ size: 0 }))).size,
+      ),
+    );
+    expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(store.totalBytes);
+  });
+
+  it('removes what belongs to no job any more', async () => {
+    const store = await open();
+    await store.write(log('here'), 0, Buffer.from('x'));
+    await store.write(log('gone'), 0, Buffer.from('y'));
+    await store.sweep(new Set(['here']));
+    expect(store.size(log('gone'))).toBeUndefined();
+    expect(await readdir(join(directory, 'ci'))).toEqual(['job-here']);
+    expect(store.totalBytes).toBe(1);
+  });
+
+  it('takes no name that leads out of its directory', async () => {
+    const store = await open();
+    for (const evil of [
+      { ...log('a'), name: '..' },
+      { ...log('a'), namespace: '../..' },
+      { ...log('a'), uid: '../x' },
+      { ...log('a'), uid: '' },
+      { ...log('a'), name: 'a/b' },
+      { ...log('a'), name: 'a\0b' },
+    ]) {
+      expect(await store.write(evil, 0, Buffer.from('x'))).toBe(false);
+    }
+    expect(await readdir(directory)).toEqual([]);
+  });
+
+  it('survives a disk that does not take the bytes, and takes them later', async () => {
+    const store = await open();
+    // A file where a directory has to be: every write fails, as on a broken disk.
+    await writeFile(join(directory, 'ci'), '');
+    expect(await store.write(log('a'), 0, Buffer.from('abc'))).toBe(false);
+    expect(errors).toHaveLength(1);
+    expect(store.size(log('a'))).toBe(0);
+    expect(store.totalBytes).toBe(0);
+    await rm(join(directory, 'ci'));
+    expect(await store.write(log('a'), 0, Buffer.from('abc'))).toBe(true);
+    expect(await text(store, 'a')).toBe('abc');
+  });
+
+  it('leaves files alone that are not its own, and a garbled note of what was cut', async () => {
+    await mkdir(join(directory, 'lost+found', 'x', 'y z'), { recursive: true });
+    await mkdir(directoryOf(directory, log('a')), { recursive: true });
+    await writeFile(join(directoryOf(directory, log('a')), 'meta.json'), '{"trunc');
+    await writeFile(join(directoryOf(directory, log('a')), '1.log'), 'abc');
+    const store = await open();
+    expect(store.size(log('a'))).toBe(3);
+    expect(store.isTruncated(log('a'))).toBe(false);
+    expect(await readFile(join(directoryOf(directory, log('a')), '1.log'), 'utf8')).toBe('abc');
+    expect(await readdir(join(directory, 'lost+found', 'x'))).toEqual(['y z']);
+  });
+
+  it('wakes those who wait for a log', async () => {
+    const store = await open();
+    const woken = store.changed('a');
+    await store.write(log('a'), 0, Buffer.from('x'));
+    await woken;
+    const touched = store.changed('a');
+    store.touch('a');
+    await touched;
+  });
+});
