@@ -74,6 +74,12 @@ export class Inventory {
     return this.#running.has(operation);
   }
 
+  /** Whether operations run on an instance of this name. It need not be there (yet, or any more). */
+  isBusy(instance: string): boolean {
+    for (const name of this.#running.values()) if (name === instance) return true;
+    return false;
+  }
+
   ended(operation: string): EndedOperation | undefined {
     return this.#ended.get(operation);
   }

@@ -20,6 +20,8 @@ export function planAttempt(job: CiJob, observed: Observed, now: number, patienc
   if (host.kind === 'down') return outOfSight(job, host, now, patience);
   const refusal = refusalIn(memory.problem);
   if (refusal) return { verdict: refusal };
+  // It is being made or taken away, maybe by a controller that died: the end of that will be told.
+  if (!instance && observed.underWay) return {};
   if (calledOff(job)) return callOff(job, observed, now);
   if (!instance) return provision(job, host, observed, now);
   if (instance.labels['uid'] !== job.metadata.uid) {

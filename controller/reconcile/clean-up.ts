@@ -1,4 +1,5 @@
 import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import { isTrue } from '../api/conditions.ts';
 import { forceCleanupAnnotation, holdUntilAnnotation, releaseAnnotation } from '../api/meta.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
@@ -18,7 +19,7 @@ const pause = 5_000;
 
 /** Takes away what a job no longer needs: instances of earlier attempts, and all of them once it is over. */
 export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now: number): CleanUp {
-  const { strays, instance, host, memory, unseen } = observed;
+  const { strays, instance, host, memory, unseen, underWay } = observed;
   const until = heldUntil(job, status);
   const held = until !== undefined && now < until && job.metadata.deletionTimestamp === undefined;
   const ours = instance?.labels['uid'] === job.metadata.uid;
@@ -29,11 +30,13 @@ export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now
   const failing = problem?.verb === 'stop' || problem?.verb === 'delete';
   const pauseEnds = failing ? problem.at + pause : 0;
   const commands = now < pauseEnds ? [] : doomed.flatMap((one) => removal(job, one.host, one.instance));
-  const gone = !(instance && ours) && host?.kind !== 'down' && memory.inFlight === undefined;
+  // Seen gone once is gone, even if the host is out of sight by now.
+  const hidden = host?.kind === 'down' && !isTrue(job.status?.conditions, 'InstanceDeleted');
+  const gone = !(instance && ours) && !underWay && !hidden && memory.inFlight === undefined;
   const forced =
     job.metadata.deletionTimestamp !== undefined &&
     job.metadata.annotations?.[forceCleanupAnnotation] !== undefined;
-  const outOfSight = host?.kind === 'down' ? [status.host ?? '', ...unseen] : unseen;
+  const outOfSight = hidden ? [status.host ?? '', ...unseen] : unseen;
   return {
     commands,
     clean:

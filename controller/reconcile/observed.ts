@@ -68,6 +68,8 @@ export interface Observed {
   host: HostView | undefined;
   /** Instance of the current attempt. */
   instance: InstanceView | undefined;
+  /** Operations run on an instance of its name, whether or not it is there (yet). */
+  underWay: boolean;
   runner: RunnerView;
   /** Instances of the job beside the current attempt's. */
   strays: readonly { host: string; instance: InstanceView }[];

@@ -42,6 +42,8 @@ export interface HostPort {
   readonly inventory: {
     get(name: string): InstanceView | undefined;
     isRunning(operation: string): boolean;
+    /** Whether operations run on an instance of this name, be it there or not. */
+    isBusy(instance: string): boolean;
     ended(operation: string): EndedOperation | undefined;
   };
 }
@@ -55,6 +57,7 @@ export interface HostsPort {
   /** Notes a slot that a status says is taken. The job waits for none any more. */
   occupy(key: string, instance: string, slot: { host: string; cpu: number; memoryBytes: number }): void;
   /** The job waits no more. A slot that it was admitted to, and that no status says is taken, is free again. */
+  /** Takes a job out of the queue, and gives back a slot that it has not taken. */
   withdraw(key: string): void;
   release(instance: string): void;
 }

@@ -173,6 +173,7 @@ export class Reconciler {
                   message: `there is no IncusHost ${hostName}`,
                 },
       instance: up ? host.inventory.get(name) : undefined,
+      underWay: up && host.inventory.isBusy(name),
       runner: up ? runnerOf(memory, host.inventory) : 'none',
       strays: all.filter((one) => isStray(job, one)),
       unseen: [...new Set(earlier)].filter((other) => hosts.get(other)?.state.kind !== 'up'),

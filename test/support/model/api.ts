@@ -2,7 +2,9 @@ import type { CiJob, CiJobStatus } from '../../../controller/api/cijob.ts';
 import { ApiError } from '../../../controller/kube/api-error.ts';
 import type { KubeClient } from '../../../controller/kube/client.ts';
 import { keyOf } from '../../../controller/reconcile/names.ts';
-import type { Wire } from './wire.ts';
+
+/** Carries a request to where it takes effect, and the answer back, or loses either. */
+export type Send = <T>(words: string, effect: () => T, lost: () => Error) => Promise<T>;
 
 interface Operation {
   op: string;
@@ -31,7 +33,7 @@ export class ModelApi {
     }
     const gone = stored.metadata.deletionTimestamp !== undefined && !stored.metadata.finalizers?.length;
     if (gone) this.jobs.delete(key);
-    for (const watch of this.watches) watch.queue.push([key, gone ? undefined : stored]);
+    for (const watch of this.watches) watch.push(key, gone ? undefined : stored);
     return stored;
   }
 
@@ -51,8 +53,8 @@ export class ModelApi {
     return true;
   }
 
-  /** The part of a client that the controller's own store uses, over a wire that may lose answers. */
-  client(wire: Wire, sender: string, now: () => number): KubeClient {
+  /** The part of a client that the controller's own store uses. */
+  client(send: Send, now: () => number): KubeClient {
     const lost = () =>
       new ApiError('request', { status: 0, reason: 'NoAnswer', message: 'connection reset' });
     return {
@@ -62,14 +64,13 @@ export class ModelApi {
         patch: Operation[],
         options: { resourceVersion?: string; subresource?: string } = {},
       ) =>
-        wire.send(
-          sender,
+        send(
           `write ${patch.map(inWords).join(' and ')} of ${ref.name}`,
           () => this.#patch(keyOf(ref), patch, options),
           lost,
         ),
       delete: (_resource: unknown, ref: { namespace?: string; name: string }) =>
-        wire.send(sender, `delete ${ref.name}`, () => void this.delete(keyOf(ref), now()), lost),
+        send(`delete ${ref.name}`, () => void this.delete(keyOf(ref), now()), lost),
       get: () => Promise.reject(new Error('no Secrets in this model')),
     } as unknown as KubeClient;
   }
@@ -103,10 +104,18 @@ export class ModelApi {
 export class Watch {
   readonly copy: Map<string, CiJob>;
   readonly queue: [string, CiJob | undefined][] = [];
-  /** Lists, and watches from there. */
-  constructor(api: ModelApi) {
+  readonly #onPush: () => void;
+
+  /** Lists, and watches from there. `onPush` hears of everything that is on its way. */
+  constructor(api: ModelApi, onPush: () => void = () => undefined) {
+    this.#onPush = onPush;
     this.copy = new Map(api.jobs);
     api.watches.add(this);
+  }
+
+  push(key: string, job: CiJob | undefined): void {
+    this.queue.push([key, job]);
+    this.#onPush();
   }
 
   /** Takes in the next change. Returns whose it was. */

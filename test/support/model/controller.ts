@@ -4,18 +4,20 @@ import { HostPool } from '../../../controller/hosts/pool.ts';
 import { ClusterJobStore } from '../../../controller/kube/job-store.ts';
 import { Engine } from '../../../controller/reconcile/engine.ts';
 import { keyOf } from '../../../controller/reconcile/names.ts';
-import { defaultPatience } from '../../../controller/reconcile/observed.ts';
-import { Watch, type ModelApi } from './api.ts';
-import type { ModelClock } from './clock.ts';
+import { defaultPatience, type Patience } from '../../../controller/reconcile/observed.ts';
+import type { Clock } from '../../../controller/clock.ts';
+import { Watch, type ModelApi, type Send } from './api.ts';
 import type { ModelHost } from './host.ts';
-import type { Wire } from './wire.ts';
 
 export interface ControllerOptions {
   name: string;
   api: ModelApi;
-  wire: Wire;
-  clock: ModelClock;
+  send: Send;
+  clock: Clock;
   hosts: readonly IncusHost[];
+  patience?: Partial<Patience>;
+  /** Takes in changes as they come, instead of when {@link ModelController.see} is called. */
+  prompt?: boolean;
 }
 
 /** One process of the controller: the real engine, pool and store, wired up as controller/cli/controller.ts does. */
@@ -27,16 +29,18 @@ export class ModelController {
   /** The watch brings nothing for a while. */
   lagging = false;
   readonly errors: unknown[] = [];
+  crashed = false;
   readonly #options: ControllerOptions;
 
   constructor(options: ControllerOptions) {
-    const { name, api, wire } = options;
+    const { name, api, send, clock } = options;
     this.#options = options;
     this.name = name;
-    this.watch = new Watch(api);
-    const clock = options.clock.of(name);
+    this.watch = new Watch(api, () => {
+      if (options.prompt) setImmediate(() => this.see());
+    });
     const store = new ClusterJobStore(
-      api.client(wire, name, () => clock.now()),
+      api.client(send, () => clock.now()),
       (key) => this.watch.copy.get(key),
     );
     this.pool = new HostPool({
@@ -65,15 +69,12 @@ export class ModelController {
       clock,
       concurrency: 2,
       controllerId: 'model',
-      patience: defaultPatience,
+      patience: { ...defaultPatience, ...options.patience },
       namespaceLabels: () => ({}),
       onError: (_key, error) => this.errors.push(error),
       observer: { status: () => undefined, command: () => undefined },
     });
-    for (const host of options.hosts) {
-      const socketPath = `/${name}/${host.metadata.name}`;
-      void this.pool.put({ ...host, spec: { ...host.spec, connection: { local: { socketPath } } } });
-    }
+    for (const host of options.hosts) void this.pool.put(host);
     for (const job of this.watch.copy.values()) {
       if (job.metadata.finalizers?.includes(instanceCleanupFinalizer))
         this.engine.adopt(keyOf(job.metadata), job);
@@ -87,18 +88,16 @@ export class ModelController {
 
   /** Takes in the next change of a job. */
   see(): void {
+    if (this.crashed) return;
     const key = this.watch.next();
     if (key !== undefined) this.engine.wake(key);
   }
 
-  /** Kill -9: nothing is finished, nothing is told, all memory is lost. */
-  crash(): void {
-    const { clock, wire, api } = this.#options;
-    clock.forget(this.name);
-    api.watches.delete(this.watch);
+  /** Kill -9: nothing is finished, nothing is told, all memory is lost. Whoever owns the wire and the clock ends those. */
+  async crash(): Promise<void> {
+    this.crashed = true;
+    this.#options.api.watches.delete(this.watch);
     void this.engine.stop();
-    wire.abandon(this.name);
-    void this.pool.close();
-    clock.forget(this.name);
+    await this.pool.close();
   }
 }

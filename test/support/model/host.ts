@@ -143,7 +143,7 @@ export class ModelSession {
   constructor(host: ModelHost, changed: (instance: string | undefined) => void) {
     this.#host = host;
     this.#changed = changed;
-    this.#listener = (event) => this.events.push(structuredClone(event));
+    this.#listener = (event) => this.events.push(event);
     host.socket.incus.listeners.add(this.#listener);
   }
 
@@ -164,10 +164,7 @@ export class ModelSession {
       processes: (name: string) => ask(`probe ${name}`, () => (incus.instance(name).booted ? 7 : -1)),
       imageFingerprint: () => ask('ask for the image', () => 'f'.repeat(64)),
       hasProfile: () => Promise.resolve(true),
-      readFile: (name: string, path: string) =>
-        ask(`read ${path} of ${name}`, () => incus.file(name, path)).then((file) =>
-          file.kind === 'file' ? { ...file, bytes: Buffer.from(file.bytes) } : file,
-        ),
+      readFile: (name: string, path: string) => ask(`read ${path} of ${name}`, () => incus.file(name, path)),
     };
   }
 
@@ -188,7 +185,9 @@ export class ModelSession {
     const { incus } = this.#host.socket;
     const [instances, operations] = await Promise.all([
       this.#ask('list the instances', () => incus.list()),
-      this.#ask('list the operations', () => [...incus.operations.values()]),
+      this.#ask('list the operations', () =>
+        [...incus.operations.values()].map((operation) => ({ ...operation })),
+      ),
     ]);
     const { inventory } = this.#host;
     inventory.replace(instances, operations);

@@ -83,7 +83,7 @@ export class ModelIncus {
         this.#end(operation);
       });
     });
-    return operation;
+    return { ...operation };
   }
 
   exec(name: string): Operation {
@@ -100,7 +100,7 @@ export class ModelIncus {
       });
       this.#finishLater(instance);
     });
-    return operation;
+    return { ...operation };
   }
 
   stop(name: string): Operation {
@@ -114,7 +114,7 @@ export class ModelIncus {
         this.#end(operation);
       }
     });
-    return operation;
+    return { ...operation };
   }
 
   remove(name: string): Operation {
@@ -131,7 +131,7 @@ export class ModelIncus {
         this.#end(operation);
       }
     });
-    return operation;
+    return { ...operation };
   }
 
   file(name: string, path: string): GuestFile {

@@ -38,7 +38,7 @@ export class Wire {
       arrive: () => {
         message.arrived = true;
         try {
-          const value = structuredClone(effect());
+          const value = effect();
           reply = () => resolve(value);
         } catch (error) {
           reply = () => reject(error);

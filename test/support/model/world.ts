@@ -90,6 +90,7 @@ export class World {
           spec: {
             command: 'true',
             timeoutSeconds: 600,
+            bootTimeoutSeconds: 10,
             instance: {
               type: scenario.type === 'container' ? 'Container' : 'VirtualMachine',
               image: 'image',
@@ -152,7 +153,8 @@ export class World {
     if (this.wire.messages.length > 0 || this.controllers.some(({ watch }) => watch.queue.length > 0))
       return false;
     const hosts = this.controllers.flatMap((controller) => controller.hosts);
-    if (hosts.some(({ current, opening }) => opening !== undefined || current?.events.length !== 0)) return false;
+    if (hosts.some(({ current, opening }) => opening !== undefined || current?.events.length !== 0))
+      return false;
     if (this.incus.some(({ work }) => work.some(({ operation }) => operation !== undefined))) return false;
     return [...this.api.jobs.values()].every(
       (job) =>
@@ -287,7 +289,7 @@ export class World {
         const events = host?.current?.events ?? [];
         if (!events[0]) return;
         say(`an event to ${host?.socket.sender ?? ''} comes twice: ${describe(events[0])}`);
-        events.unshift(structuredClone(events[0]));
+        events.unshift(events[0]);
         return;
       }
       case 'kill incusd':
@@ -342,18 +344,31 @@ export class World {
 
   #crash(controller: ModelController): void {
     this.controllers = this.controllers.filter((other) => other !== controller);
-    controller.crash();
+    this.clock.forget(controller.name);
+    this.wire.abandon(controller.name);
+    void controller.crash();
+    this.clock.forget(controller.name);
   }
 
   #launchController(): void {
     this.#born += 1;
     const name = `controller-${this.#born}`;
     this.trace.push(`${name} begins`);
-    for (const [index, incus] of this.incus.entries()) {
-      sockets.set(`/${name}/host-${index}`, { incus, wire: this.wire, sender: `${name}@host-${index}` });
-    }
-    const { api, wire, clock } = this;
-    this.controllers.push(new ModelController({ name, api, wire, clock, hosts: this.#hosts }));
+    const { api, wire } = this;
+    const hosts = this.#hosts.map((host, index) => {
+      const socketPath = `/${name}/${host.metadata.name}`;
+      sockets.set(socketPath, { incus: this.incus[index]!, wire, sender: `${name}@${host.metadata.name}` });
+      return { ...host, spec: { ...host.spec, connection: { local: { socketPath } } } };
+    });
+    this.controllers.push(
+      new ModelController({
+        name,
+        api,
+        send: (words, effect, lost) => wire.send(name, words, effect, lost),
+        clock: this.clock.of(name),
+        hosts,
+      }),
+    );
   }
 
   /** The attempts of a job that really ran, or could have: every instance ever made for it. */

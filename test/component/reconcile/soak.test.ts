@@ -1,0 +1,100 @@
+import { readdirSync } from 'node:fs';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { instanceName } from '../../../controller/reconcile/names.ts';
+import { SimBench } from '../../support/sim-bench.ts';
+import { makeTempDir } from '../../support/temp-dir.ts';
+
+/** The full number is 2,000: SOAK_JOBS=2000 npx vitest run test/component/reconcile/soak.test.ts */
+const jobs = Number(process.env['SOAK_JOBS'] ?? 300);
+const batch = 50;
+/** Every so many requests one is lost, and every so many all connections are cut. */
+const lossEvery = 97;
+const cutEvery = 1_501;
+
+let directory: string;
+beforeAll(async () => {
+  directory = await makeTempDir('soak');
+});
+afterAll(() => rm(directory, { recursive: true, force: true }));
+
+setFlagsFromString('--expose-gc');
+const collectGarbage = runInNewContext('gc') as () => void;
+
+/** What the process holds, once everything that was let go is gone. */
+async function held() {
+  await pause(100);
+  collectGarbage();
+  await pause(20);
+  collectGarbage();
+  const resources = process.getActiveResourcesInfo();
+  return {
+    heapMiB: process.memoryUsage().heapUsed / 2 ** 20,
+    openFiles: readdirSync('/proc/self/fd').length,
+    sockets: resources.filter((what) => /Pipe|TCP|Socket/.test(what)).length,
+    timers: resources.filter((what) => what === 'Timeout').length,
+  };
+}
+
+test(
+  `${jobs} jobs in a row with faults on leave the process as it was (SOAK_JOBS=2000 for the full number)`,
+  { timeout: 120_000 },
+  async () => {
+    const bench = await SimBench.start(
+      join(directory, 'incus.sock'),
+      (name) => ({
+        job: { runMs: 2, exitCode: Number.parseInt(name.slice(-1), 16) % 2, log: 'x'.repeat(5_000) },
+      }),
+      16,
+    );
+    bench.sim.requests.keep = 10;
+    bench.sim.daemon.hub.faults.duplicate = true;
+    bench.atRequest = (count) => {
+      if (count % cutEvery === 0) queueMicrotask(() => bench.sim.cutConnections());
+      if (count % lossEvery !== 0) return undefined;
+      return count % 2 === 0 ? 'before' : 'after';
+    };
+    let before: Awaited<ReturnType<typeof held>> | undefined;
+    try {
+      for (let done = 0; done < jobs; done += batch) {
+        // The first batch fills caches and pools; what comes after must add nothing.
+        if (done === batch) before = await held();
+        const names = Array.from(
+          { length: Math.min(batch, jobs - done) },
+          (_, index) => `soak-${done + index}`,
+        );
+        for (const name of names) bench.create(name, { ttlSecondsAfterFinished: 0, holdOnFailureSeconds: 0 });
+        await bench.gone(60_000);
+        for (const name of names) {
+          const instance = instanceName(`uid-${name}`, 1);
+          const { exitCode, attempt } = bench.api.history.get(`uid-${name}`)!.at(-1)!;
+          expect([exitCode, attempt, bench.sim.runs(instance)]).toEqual([
+            Number.parseInt(instance.slice(-1), 16) % 2,
+            1,
+            1,
+          ]);
+        }
+        // What the bench itself remembers is not the controller's.
+        bench.api.history.clear();
+        bench.api.writes.length = 0;
+        (bench.sim.lives as unknown[]).length = 0;
+        bench.controller.errors.length = 0;
+      }
+      expect(bench.sim.names()).toEqual([]);
+      const after = await held();
+      expect(after.openFiles - before!.openFiles, 'open files').toBeLessThanOrEqual(8);
+      expect(after.sockets - before!.sockets, 'sockets').toBeLessThanOrEqual(8);
+      expect(after.timers - before!.timers, 'timers').toBeLessThanOrEqual(4);
+      expect(after.heapMiB - before!.heapMiB, 'heap').toBeLessThan(12);
+      expect(bench.controller.pool.used('host')).toBe(0);
+    } finally {
+      await bench.close();
+    }
+    // Nothing of a controller that has been dropped stays open.
+    await expect.poll(() => bench.sim.connections, { timeout: 5_000 }).toBe(0);
+  },
+);
