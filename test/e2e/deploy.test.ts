@@ -57,8 +57,8 @@ describe('the manifests', () => {
     },
   );
 
-  test('overlays/one-replica is accepted by the API server', async () => {
-    const args = ['apply', '--dry-run=server', '-k', join(deploy, 'overlays/one-replica')];
+  test.each(['one-replica', 'logs'])('overlays/%s is accepted by the API server', async (overlay) => {
+    const args = ['apply', '--dry-run=server', '-k', join(deploy, 'overlays', overlay)];
     expect(await bench.controlPlane.kubectlOk(args)).toContain('deployment.apps/cijob-controller');
   });
 
