@@ -219,9 +219,14 @@ describe.each(ways)('through $via, in a $guest guest, a job', (way) => {
 });
 
 describe('of all these jobs', () => {
-  test('nothing is left on the hosts', async () => {
+  test('each took one attempt, and nothing is left on the hosts', async () => {
     const names = Object.keys(jobsFor(bench.host));
-    for (const way of ways) for (const name of names) await cluster.finished(nameOf(way, name), 110);
+    for (const way of ways) {
+      for (const name of names) {
+        const { status } = await cluster.finished(nameOf(way, name), 110);
+        expect(status?.attempts, nameOf(way, name)).toBeUndefined();
+      }
+    }
     for (const host of bench.hosts) expect(await cluster.instances(host)).toEqual([]);
   });
 
