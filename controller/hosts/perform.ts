@@ -2,7 +2,6 @@ import { logPath, requestOf, resultPath, type Command } from '../incus/commands.
 import { IncusError } from '../incus/errors.ts';
 import type { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
-import type { Instance } from '../incus/schemas.ts';
 import { SshError } from '../ssh/errors.ts';
 import { logSourceOf, type LiveLogs } from './live-logs.ts';
 import type { Session } from './session.ts';
@@ -141,29 +140,17 @@ async function remove(
   { session, inventory, project, controllerId, logs }: Ground,
 ): Promise<CommandOutcome> {
   const name = command.instance;
-  let current: Instance;
-  try {
-    current = await session.client.instance(name);
-  } catch (error) {
-    if (!(error instanceof IncusError && error.kind === 'NotFound')) throw error;
-    inventory.put(name, undefined);
-    return { kind: 'done' };
-  }
-  if (
-    current.config['user.cijob.uid'] !== command.uid ||
-    current.config['user.cijob.controller'] !== controllerId
-  ) {
-    inventory.put(name, current);
+  await session.refresh(name);
+  const current = inventory.get(name);
+  if (!current) return { kind: 'done' };
+  if (current.labels['uid'] !== command.uid || current.labels['controller'] !== controllerId) {
     return {
       kind: 'refused',
       reason: 'InstanceNotOurs',
       message: `instance ${name} belongs to something else; it was left alone`,
     };
   }
-  if (command.verb === 'stop' && current.status === 'Stopped') {
-    inventory.put(name, current);
-    return { kind: 'done' };
-  }
+  if (command.verb === 'stop' && current.status === 'Stopped') return { kind: 'done' };
   if (command.verb === 'delete') logs?.forget(name);
   const operation = await session.client.start(requestOf(command, project));
   const ended = await session.operationEnd(operation);

@@ -6,7 +6,7 @@ import { IncusError } from '../incus/errors.ts';
 import { readEvents } from '../incus/events.ts';
 import { HttpPipe } from '../incus/http.ts';
 import type { EndedOperation, Inventory } from '../incus/inventory.ts';
-import type { IncusEvent, Operation, Project, Server } from '../incus/schemas.ts';
+import type { IncusEvent, Instance, Operation, Project, Server } from '../incus/schemas.ts';
 import type { Link } from './link.ts';
 
 /** What a session tells its host. */
@@ -22,6 +22,8 @@ export interface SessionEvents {
   request(method: string, path: string): void;
 }
 
+/** An instance that events keep coming about is read at most so often. */
+const refreshTries = 5;
 /** How often everything is listed again, in case an event was lost, in milliseconds. */
 const relistInterval = 5 * 60_000;
 
@@ -178,18 +180,27 @@ export class Session {
 
   /** Reads one instance anew. */
   async refresh(name: string): Promise<void> {
-    const before = this.#inventory.get(name);
-    try {
-      const instance = await this.client.instance(name);
+    for (let tries = 1; ; tries += 1) {
+      const before = this.#inventory.get(name);
+      const instance = await this.#read(name);
+      // An event that came meanwhile may be newer than what was read.
+      if (this.#inventory.get(name) !== before && tries < refreshTries) continue;
       this.#inventory.put(name, instance);
-      if (before && JSON.stringify(before.devices) !== JSON.stringify(instance.devices)) {
+      if (before && instance && JSON.stringify(before.devices) !== JSON.stringify(instance.devices)) {
         this.#events.devicesChanged(name);
       }
-    } catch (error) {
-      if (!(error instanceof IncusError && error.kind === 'NotFound')) throw error;
-      this.#inventory.put(name, undefined);
+      break;
     }
     this.#events.changed(name);
+  }
+
+  async #read(name: string): Promise<Instance | undefined> {
+    try {
+      return await this.client.instance(name);
+    } catch (error) {
+      if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
+      throw error;
+    }
   }
 
   close(): void {

@@ -5,7 +5,7 @@ import type { Command } from '../../../controller/incus/commands.ts';
 import { IncusError } from '../../../controller/incus/errors.ts';
 import { Inventory, type EndedOperation } from '../../../controller/incus/inventory.ts';
 import type { CommandOutcome } from '../../../controller/incus/outcome.ts';
-import type { IncusEvent, Operation } from '../../../controller/incus/schemas.ts';
+import type { IncusEvent, Instance, Operation } from '../../../controller/incus/schemas.ts';
 import { plain, type ModelIncus } from './incus.ts';
 import type { Wire } from './wire.ts';
 
@@ -214,12 +214,16 @@ export class ModelSession {
 
   async refresh(name: string): Promise<void> {
     const { inventory } = this.#host;
-    try {
-      inventory.put(name, await this.client.instance(name));
-    } catch (error) {
-      if (!(error instanceof IncusError && error.kind === 'NotFound')) throw error;
-      inventory.put(name, undefined);
+    let read: Instance | undefined;
+    for (let tries = 0; tries < 5; tries += 1) {
+      const before = inventory.get(name);
+      read = await this.client.instance(name).catch((error: unknown) => {
+        if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
+        throw error;
+      });
+      if (inventory.get(name) === before) break;
     }
+    inventory.put(name, read);
     this.#changed(name);
   }
 
