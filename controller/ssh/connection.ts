@@ -144,7 +144,7 @@ export class SshConnection {
 
   /** Closes the connection, waiting for nothing. */
   close(): void {
-    this.#client.end();
+    // Not `end` first: ssh2 destroys nothing that is ended, and the other side may be long in answering, or gone.
     this.#client.destroy();
   }
 
