@@ -100,14 +100,12 @@ function notRunning(
     return { phase: 'Provisioning' };
   if (!instance.everStarted) {
     // Whoever was making it died half-way. It never ran anything, so it can be made again from the start.
-    return {
-      phase: 'Provisioning',
-      commands: at(job, { verb: 'delete', instance: instance.name, uid: job.metadata.uid }),
-    };
+    const command: Command = { verb: 'delete', instance: instance.name, uid: job.metadata.uid };
+    return { phase: 'Provisioning', ...again(job, observed, now, command, 'HalfMadeInstance') };
   }
   // Paused: it may go on, until its time is up.
-  if (instance.status === 'Other' && !isOverdue(job, now, patience))
-    return { wakeAt: deadline(job, now, patience) };
+  if (instance.status === 'Other' && !isOverdue(job, observed, now, patience))
+    return { wakeAt: deadline(job, observed, now, patience) };
   const { memory } = observed;
   if (memory.collected || memory.problem?.verb === 'collect') {
     const verdict = memory.collected && verdictOf(job, memory.collected);
@@ -166,7 +164,7 @@ function run(job: CiJob, instance: InstanceView, observed: Observed, now: number
   if (memory.collected) {
     const verdict = verdictOf(job, memory.collected);
     if (verdict) return { verdict, conditions };
-    if (isOverdue(job, now, patience)) return { verdict: overdue(job, observed), conditions };
+    if (isOverdue(job, observed, now, patience)) return { verdict: overdue(job, observed), conditions };
     if (memory.launches >= 2) return { verdict: withoutResult(observed), conditions };
     // Killed with its exec, or by a reboot: a second launch attaches to what still runs, or says what happened.
     return { ...running, ...again(job, observed, now, launch, 'LaunchFailed') };
@@ -174,8 +172,8 @@ function run(job: CiJob, instance: InstanceView, observed: Observed, now: number
   if (runner === 'none' || runner === 'lost') {
     return { ...running, ...again(job, observed, now, launch, 'LaunchFailed') };
   }
-  if (runner === 'running' && !isOverdue(job, now, patience)) {
-    return { ...running, wakeAt: deadline(job, now, patience) };
+  if (runner === 'running' && !isOverdue(job, observed, now, patience)) {
+    return { ...running, wakeAt: deadline(job, observed, now, patience) };
   }
   return { phase: 'Collecting', conditions, ...again(job, observed, now, collect, 'ResultUnreadable') };
 }
@@ -252,15 +250,20 @@ function overdue(job: CiJob, { memory }: Observed): Verdict {
   };
 }
 
-/** When the host's own limit for the runner passes. The guest's limit comes first, so that a result is written. */
-function deadline(job: CiJob, now: number, { deadlineSlack }: Patience): number {
+/**
+ * When the host's own limit for the runner passes. The guest's limit comes first, so that a result is written.
+ *
+ * The condition tells that a launch was about to be sent, and no more: it may have been lost, with the controller or the
+ * connection, and sent anew much later. The command began with one of the two, so the later one counts.
+ */
+function deadline(job: CiJob, { memory }: Observed, now: number, { deadlineSlack }: Patience): number {
   const launched = findCondition(job.status?.conditions, 'RunnerStarted');
-  const since = launched?.status === 'True' ? Date.parse(launched.lastTransitionTime) : now;
-  return since + job.spec.timeoutSeconds * 1000 + deadlineSlack;
+  const first = launched?.status === 'True' ? Date.parse(launched.lastTransitionTime) : now;
+  return Math.max(first, memory.launchedAt ?? 0) + job.spec.timeoutSeconds * 1000 + deadlineSlack;
 }
 
-function isOverdue(job: CiJob, now: number, patience: Patience): boolean {
-  return now >= deadline(job, now, patience);
+function isOverdue(job: CiJob, observed: Observed, now: number, patience: Patience): boolean {
+  return now >= deadline(job, observed, now, patience);
 }
 
 function isReady(instance: InstanceView, { memory }: Observed): boolean {

@@ -41,6 +41,8 @@ export interface Memory {
   /** Operation of the runner we launched, and how often we did. */
   operation: string | undefined;
   launches: number;
+  /** When we last did, in milliseconds since the epoch. */
+  launchedAt: number | undefined;
   collected: Collected | undefined;
 }
 
@@ -54,6 +56,7 @@ export function blankMemory(attempt: number): Memory {
     probedAt: undefined,
     operation: undefined,
     launches: 0,
+    launchedAt: undefined,
     collected: undefined,
   };
 }

@@ -368,6 +368,7 @@ function remember(memory: Memory, command: Command, outcome: CommandOutcome, now
     case 'launched':
       memory.operation = outcome.operation;
       memory.launches += 1;
+      memory.launchedAt = now;
       memory.collected = undefined;
       break;
     case 'probed':
