@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 
 /** Where a proxy leads: a TCP port of this machine, or a unix socket. */
@@ -109,7 +108,7 @@ export class FaultProxy {
         await this.#held(next.chunk.length, next.due);
         bytes -= next.chunk.length;
         if (to.destroyed) break;
-        if (!to.write(next.chunk)) await Promise.race([once(to, 'drain'), once(to, 'close')]);
+        if (!to.write(next.chunk)) await drained(to);
         if (bytes < roomOnTheRoad) from.resume();
       }
       moving = false;
@@ -143,6 +142,17 @@ export class FaultProxy {
     if (faults.bytesPerSecond !== Infinity)
       await until(performance.now() + (bytes / faults.bytesPerSecond) * 1000);
   }
+}
+
+/** Resolves when there is room again, or never will be. */
+function drained(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      socket.off('drain', done).off('close', done);
+      resolve();
+    };
+    socket.on('drain', done).on('close', done);
+  });
 }
 
 /** Timers may fire up to a millisecond early. */
