@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { copyFile, readFile } from 'node:fs/promises';
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { createMetrics } from '../../controller/telemetry/metrics.ts';
 import { clearAway } from '../support/left-under.ts';
+import { drawDashboard, type DrawnPanel, type Series } from '../support/draw-dashboard.ts';
 import { Prometheus, promtool } from '../support/prometheus.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
 import { startBench, type Bench } from './support/bench.ts';
@@ -14,6 +15,7 @@ import { Installed } from './support/installed.ts';
 import {
   alertRules,
   dashboardExpressions,
+  dashboards,
   filledIn,
   metricsIn,
   monitoring,
@@ -27,6 +29,7 @@ let dir: string;
 let bench: Bench;
 let installed: Installed;
 let prometheus: Prometheus;
+let started: number;
 
 beforeAll(async () => {
   dir = await makeTempDir('monitoring');
@@ -37,6 +40,8 @@ beforeAll(async () => {
     targets: { 'cijob-controller': [`127.0.0.1:${port}`] },
     ruleFiles: [await writeRules(join(dir, 'alerts.rules.yaml'))],
   });
+  await eventually('the first scrape', async () => (await prometheus.query('up == 1')).length === 1);
+  started = Date.now() / 1000;
   await everyOutcome(installed);
   await retryOne();
   await leaveAnOrphan();
@@ -140,6 +145,31 @@ describe('the dashboards', () => {
       if (values.length === 0 && !quiet(expr)) empty.push(`${where}: ${filled}`);
     }
     expect(empty).toEqual([]);
+  });
+
+  /** With PICTURES=docs/pictures in the environment they are drawn there, for people to look at. */
+  test('can be drawn from what this Prometheus has', async () => {
+    const pictures = process.env['PICTURES'] ?? dir;
+    await mkdir(pictures, { recursive: true });
+    const to = Date.now() / 1000;
+    const range = { from: Math.max(started, to - 300), to, step: 1 };
+    for (const { uid, title, panels } of await dashboards()) {
+      const drawn: DrawnPanel[] = [];
+      for (const { targets, fieldConfig, ...panel } of panels) {
+        const series: Series[] = [];
+        for (const { expr, legendFormat } of targets) {
+          for (const { labels, points } of await prometheus.queryRange(filledIn(expr, 'build-1'), range)) {
+            const name = legendFormat.replaceAll(/\{\{(\w+)\}\}/g, (_, label: string) => labels[label] ?? '');
+            if (points.length > 0) series.push({ name, points });
+          }
+        }
+        drawn.push({ ...panel, unit: fieldConfig.defaults.unit, series });
+      }
+      const picture = drawDashboard(title, drawn);
+      await writeFile(join(pictures, `${uid}.svg`), picture);
+      expect(picture).not.toMatch(/NaN|undefined|Infinity/);
+      expect(drawn.filter(({ series }) => series.length === 0).map((panel) => panel.title)).toEqual([]);
+    }
   });
 });
 

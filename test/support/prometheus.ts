@@ -23,6 +23,16 @@ const sample = z.object({
   metric: z.record(z.string(), z.string()),
   value: z.tuple([z.number(), z.string()]),
 });
+const matrix = z.object({
+  data: z.object({
+    result: z.array(
+      z.object({
+        metric: z.record(z.string(), z.string()),
+        values: z.array(z.tuple([z.number(), z.string()])),
+      }),
+    ),
+  }),
+});
 /** One series of an instant query: its labels, and its value as text. */
 export interface Sample {
   labels: Record<string, string>;
@@ -81,6 +91,26 @@ export class Prometheus implements AsyncDisposable {
     const answer = z.object({ data: z.object({ result: z.array(sample) }) });
     const { data } = answer.parse(await this.#get(`/api/v1/query?query=${encodeURIComponent(expression)}`));
     return data.result.map(({ metric, value }) => ({ labels: metric, value: Number(value[1]) }));
+  }
+
+  /** An expression over time, from `from` to `to` (seconds since the epoch). Points without a number are left out. */
+  async queryRange(
+    expression: string,
+    { from, to, step }: { from: number; to: number; step: number },
+  ): Promise<{ labels: Record<string, string>; points: [number, number][] }[]> {
+    const parameters = new URLSearchParams({
+      query: expression,
+      start: String(from),
+      end: String(to),
+      step: String(step),
+    });
+    const { data } = matrix.parse(await this.#get(`/api/v1/query_range?${parameters.toString()}`));
+    return data.result.map(({ metric, values }) => ({
+      labels: metric,
+      points: values
+        .map(([time, text]): [number, number] => [time, Number(text)])
+        .filter(([, value]) => Number.isFinite(value)),
+    }));
   }
 
   /** Names of the alerts that are pending or firing now. */

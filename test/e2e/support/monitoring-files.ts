@@ -33,8 +33,26 @@ export async function writeRules(file: string): Promise<string> {
 const Dashboard = z.object({
   uid: z.string(),
   title: z.string(),
-  panels: z.array(z.object({ title: z.string(), targets: z.array(z.object({ expr: z.string() })).min(1) })),
+  panels: z.array(
+    z.object({
+      title: z.string(),
+      type: z.string(),
+      gridPos: z.object({ x: z.number(), y: z.number(), w: z.number(), h: z.number() }),
+      fieldConfig: z.object({ defaults: z.object({ unit: z.string() }) }),
+      targets: z.array(z.object({ expr: z.string(), legendFormat: z.string() })).min(1),
+    }),
+  ),
 });
+export type Dashboard = z.infer<typeof Dashboard>;
+
+/** The dashboards of deploy/monitoring. */
+export async function dashboards(): Promise<Dashboard[]> {
+  const dir = join(monitoring, 'dashboards');
+  const files = (await readdir(dir)).sort();
+  return Promise.all(
+    files.map(async (file) => Dashboard.parse(JSON.parse(await readFile(join(dir, file), 'utf8')))),
+  );
+}
 
 /** An expression that people look at, and where it stands. */
 export interface Expression {
@@ -44,12 +62,7 @@ export interface Expression {
 
 /** Every expression of every dashboard. */
 export async function dashboardExpressions(): Promise<Expression[]> {
-  const dir = join(monitoring, 'dashboards');
-  const files = (await readdir(dir)).sort();
-  const dashboards = await Promise.all(
-    files.map(async (file) => Dashboard.parse(JSON.parse(await readFile(join(dir, file), 'utf8')))),
-  );
-  return dashboards.flatMap(({ title, panels }) =>
+  return (await dashboards()).flatMap(({ title, panels }) =>
     panels.flatMap((panel) => panel.targets.map(({ expr }) => ({ where: `${title}: ${panel.title}`, expr }))),
   );
 }
