@@ -219,29 +219,32 @@ describe('a job that does not fit the host ends it with exit code 78, and says w
   });
 });
 
-describe.each(['SIGINT', 'SIGTERM'] as const)('%s cancels the job and exits with 130', (signal) => {
-  test('while the command runs, with the log so far', async () => {
-    const job = manifest('job', { command: 'echo here; sleep 600' });
-    const { child, ended, says } = start(['-f', await file('job.yaml', job), ...(await hostFlags())]);
-    await says('stdout', 'here');
-    child.kill(signal);
-    expect(await ended).toMatchObject({ code: 130, stdout: 'here\n' });
-  });
+describe('a signal cancels the job and ends it with exit code 130', () => {
+  test.each(['SIGINT', 'SIGTERM'] as const)(
+    '%s, while the command runs, its log so far shown',
+    async (signal) => {
+      const job = manifest('job', { command: 'echo here; sleep 600' });
+      const { child, ended, says } = start(['-f', await file('job.yaml', job), ...(await hostFlags())]);
+      await says('stdout', 'here');
+      child.kill(signal);
+      expect(await ended).toMatchObject({ code: 130, stdout: 'here\n' });
+    },
+  );
 
-  test('while the instance is made', async () => {
+  test('SIGINT, while the instance is made', async () => {
     const job = manifest('job', { command: 'sleep 600', image: 'pikaci/systemd' });
     const { child, ended, says } = start(['-f', await file('job.yaml', job), ...(await hostFlags())]);
     await says('stderr', 'Provisioning');
-    child.kill(signal);
+    child.kill('SIGINT');
     expect((await ended).code).toBe(130);
   });
 
-  test('while it waits for a slot', async () => {
+  test('SIGINT, while the job waits for a slot', async () => {
     const job = manifest('job', { command: 'true' });
     const flags = await hostFlags({ slots: 0 });
     const { child, ended, says } = start(['-f', await file('job.yaml', job), ...flags]);
     await says('stderr', 'place 1 of 1');
-    child.kill(signal);
+    child.kill('SIGINT');
     expect((await ended).code).toBe(130);
   });
 });
