@@ -1,4 +1,5 @@
 import type { KubeConfig } from '@kubernetes/client-node';
+import * as z from 'zod';
 import type { CiJob } from '../api/cijob.ts';
 import { systemClock } from '../clock.ts';
 import { hasReason } from '../kube/api-error.ts';
@@ -50,7 +51,7 @@ export async function getJob({ client, namespace }: Cluster, name: string): Prom
   try {
     return await client.get(cijobs, { namespace, name });
   } catch (error) {
-    if (hasReason(error, 'NotFound')) throw new Unable(`there is no CiJob ${name} in namespace ${namespace}`);
+    if (hasReason(error, 'NotFound')) throw notThere(namespace, name);
     throw error;
   }
 }
@@ -59,7 +60,7 @@ export async function getJob({ client, namespace }: Cluster, name: string): Prom
 export async function listAll(
   client: KubeClient,
   resource: Resource<unknown>,
-  query: { namespace?: string | undefined; labelSelector?: string | undefined; fieldSelector?: string },
+  query: { namespace?: string | undefined; labelSelector?: string | undefined },
 ): Promise<unknown[]> {
   const items: unknown[] = [];
   let next: string | undefined;
@@ -75,12 +76,16 @@ export async function listAll(
 export async function getRaw(
   client: KubeClient,
   resource: Resource<unknown>,
-  ref: { namespace?: string; name: string },
+  ref: { namespace: string; name: string },
 ): Promise<unknown> {
-  const { namespace, name } = ref;
-  const [found] = await listAll(client, resource, { namespace, fieldSelector: `metadata.name=${name}` });
-  if (found !== undefined) return found;
-  throw new Unable(
-    `there is no ${resource.plural} ${name}${namespace === undefined ? '' : ` in namespace ${namespace}`}`,
-  );
+  try {
+    return await client.get({ ...resource, schema: z.unknown() }, ref);
+  } catch (error) {
+    if (hasReason(error, 'NotFound')) throw notThere(ref.namespace, ref.name);
+    throw error;
+  }
+}
+
+function notThere(namespace: string, name: string): Unable {
+  return new Unable(`there is no CiJob ${name} in namespace ${namespace}`);
 }
