@@ -1,4 +1,4 @@
-import { findCondition, isTrue } from '../api/conditions.ts';
+import { findCondition } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
 import { instanceCleanupFinalizer } from '../api/meta.ts';
 
@@ -23,12 +23,15 @@ export function jobGauges(jobs: readonly CiJob[], now: number): JobGauges {
     if (status?.completionTime !== undefined) {
       if (!metadata.finalizers?.includes(instanceCleanupFinalizer)) continue;
       gauges.oldestCleanUp = Math.max(gauges.oldestCleanUp, (now - cleanUpDue(job)) / 1000);
-    } else if (isTrue(status?.conditions, 'Admitted')) {
-      const admitted = findCondition(status?.conditions, 'Admitted')?.lastTransitionTime ?? '';
+      continue;
+    }
+    // A job that waits for its next attempt waits since the last one was lost, not since it was created.
+    const admitted = findCondition(status?.conditions, 'Admitted');
+    const since = Date.parse(admitted?.lastTransitionTime ?? metadata.creationTimestamp);
+    if (admitted?.status === 'True') {
       const limit = (spec.bootTimeoutSeconds + spec.timeoutSeconds) * 1000 + slack;
-      if (now > Date.parse(admitted) + limit) gauges.overdue += 1;
+      if (now > since + limit) gauges.overdue += 1;
     } else if (!spec.suspend) {
-      const since = Date.parse(metadata.creationTimestamp);
       gauges.oldestWaiting = Math.max(gauges.oldestWaiting, (now - since) / 1000);
     }
   }

@@ -33,6 +33,12 @@ describe('what alerts ask about jobs', () => {
     expect(jobGauges([young, suspended], now)).toMatchObject({ oldestWaiting: 30, overdue: 0 });
   });
 
+  test('a job that waits for its next attempt, since the last was lost', () => {
+    const lost = { type: 'Admitted', status: 'False', reason: 'Retrying', message: '' } as const;
+    const retrying = job({}, { conditions: [{ ...lost, lastTransitionTime: ago(5) }] });
+    expect(jobGauges([retrying], now).oldestWaiting).toBe(5);
+  });
+
   test('those that hold a slot past their limits: boot, command and a quarter of an hour', () => {
     const limit = 120 + 60 + 900;
     expect(jobGauges([job({}, admitted(limit))], now).overdue).toBe(0);
