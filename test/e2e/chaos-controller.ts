@@ -70,9 +70,8 @@ export class MortalController {
     const { kubeconfig, namespace } = this.#options;
     const args = ['--kubeconfig', kubeconfig, '--namespace', namespace, '--log-level', 'trace'];
     const child = spawn(process.execPath, [main, 'controller', ...args, '--metrics-address', '127.0.0.1:0'], {
-      stdio: ['ignore', 'pipe', 'pipe'],
+      stdio: ['ignore', 'ignore', 'pipe'],
     });
-    child.stdout.pipe(this.#log, { end: false });
     child.stderr.pipe(this.#log, { end: false });
     return child;
   }
@@ -85,7 +84,8 @@ export class MortalController {
     const { promise: passed, resolve } = Promise.withResolvers<undefined>();
     let left = moment.afterLines;
     let working = false;
-    child.stdout?.on('data', (chunk: Buffer) => {
+    // The log is what it writes to standard error.
+    child.stderr?.on('data', (chunk: Buffer) => {
       const text = chunk.toString();
       if (!working && text.includes('"reconciling"')) {
         working = true;
@@ -101,6 +101,6 @@ export class MortalController {
 /** A moment in the controller's life: while it starts, while it works, or while it waits. */
 export function someMoment(): Moment {
   return Math.random() < 0.25
-    ? { afterMs: 300 + Math.random() * 2700 }
-    : { afterLines: 1 + Math.floor(Math.random() * 60), orAfterMs: Math.random() * 5000 };
+    ? { afterMs: 300 + Math.random() * 2200 }
+    : { afterLines: 1 + Math.floor(Math.random() * 60), orAfterMs: Math.random() * 4000 };
 }
