@@ -54,15 +54,16 @@ export function plan(job: CiJob, observed: Observed, now: number, patience: Pati
     job.metadata.deletionTimestamp === undefined
       ? Date.parse(status.completionTime) + ttl * 1000
       : undefined;
+  const expired = expiresAt !== undefined && now >= expiresAt;
   return {
     status,
     finalizer: !done && !letGo && (finalizer || status.host !== undefined),
     done,
     commands: observed.memory.inFlight === undefined ? commands : [],
     needsSlot: step.needsSlot ?? false,
-    expired: done && expiresAt !== undefined && now >= expiresAt,
+    expired: done && expired,
     strays: observed.strays.map(({ instance }) => instance.name),
-    wakeAt: earliest(step.wakeAt, cleaning.wakeAt, done ? expiresAt : undefined),
+    wakeAt: earliest(step.wakeAt, cleaning.wakeAt, done && !expired ? expiresAt : undefined),
   };
 }
 

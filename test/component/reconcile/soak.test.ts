@@ -10,8 +10,8 @@ import { SimBench } from '../../support/sim-bench.ts';
 import { makeTempDir } from '../../support/temp-dir.ts';
 
 /** The full number is 2,000: SOAK_JOBS=2000 npx vitest run test/component/reconcile/soak.test.ts */
-const jobs = Number(process.env['SOAK_JOBS'] ?? 300);
-const warmUp = 100;
+const jobs = Number(process.env['SOAK_JOBS'] ?? 150);
+const warmUp = 50;
 const atOnce = 100;
 /** Every so many requests one is lost, and every so many all connections are cut. */
 const lossEvery = 97;
