@@ -36,6 +36,7 @@ export async function logs(name: string, options: LogsOptions): Promise<number> 
     } catch (error) {
       if (error instanceof LogRefused && (error.code === 401 || error.code === 403))
         throw new Unable(error.message);
+      if (error instanceof Unable) throw error;
       const why = `${access.url.origin}: ${error instanceof Error ? error.message : String(error)}`;
       if (error instanceof Interrupted) throw new Unable(why);
       return fallBack(job, why);
@@ -126,6 +127,8 @@ async function stream(
         await delay(pause);
       }
     } catch (error) {
+      // The job was deleted meanwhile, and its log with it.
+      if (error instanceof Unable) throw error;
       const final = error instanceof LogRefused && !error.passes;
       if (final && begun && isOver(await getJob(cluster, name), query.attempt)) return;
       if (final || (!begun && !(error instanceof LogRefused)) || Date.now() - heardAt > patience) {
