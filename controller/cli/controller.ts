@@ -122,7 +122,10 @@ export async function controller(options: ControllerOptions): Promise<number> {
       readKey: async ({ name: secret, key }) => {
         const value = await readSecret(client, namespace, secret, key);
         if (value === undefined) {
-          throw new SshError('KeyUnusable', `Secret ${namespace}/${secret} is not there, or has no key ${key}`);
+          throw new SshError(
+            'KeyUnusable',
+            `Secret ${namespace}/${secret} is not there, or has no key ${key}`,
+          );
         }
         return value;
       },

@@ -164,6 +164,8 @@ export class Inventory {
 
   /** Takes in the state of an operation. */
   operation(operation: Operation): Change | undefined {
+    // Somebody looks on in the guest, such as the reader of its log: that is nothing done to the instance.
+    if (operation.class === 'websocket') return undefined;
     const name = instanceOf(operation);
     if (operationEnded(operation)) {
       this.#running.delete(operation.id);

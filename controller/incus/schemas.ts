@@ -30,6 +30,8 @@ export type Instance = z.infer<typeof Instance>;
 
 export const Operation = z.object({
   id: z.string(),
+  /** `task`, or `websocket` for one that somebody is attached to. */
+  class: z.string().default('task'),
   description: z.string().default(''),
   created_at: z.string(),
   status: z.string(),
