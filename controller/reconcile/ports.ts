@@ -56,7 +56,6 @@ export interface HostsPort {
   admit(request: SlotRequest, instance: string): Admission;
   /** Notes a slot that a status says is taken. The job waits for none any more. */
   occupy(key: string, instance: string, slot: { host: string; cpu: number; memoryBytes: number }): void;
-  /** The job waits no more. A slot that it was admitted to, and that no status says is taken, is free again. */
   /** Takes a job out of the queue, and gives back a slot that it has not taken. */
   withdraw(key: string): void;
   release(instance: string): void;

@@ -2,7 +2,7 @@ import { createMetrics } from './metrics.ts';
 
 const head = `# Metrics
 
-Generated from the registry by \`npm run metrics-reference\`. Do not edit.
+Generated from the registry by \`npm run crds\`. Do not edit.
 
 Served at \`/metrics\` on the address of \`--metrics-address\` (\`:8080\`). No label ever names a job: the number of series
 is bounded by the number of Incus hosts and by the words of the code. A standby answers too; most of its series are
