@@ -5,6 +5,7 @@ import { ensurePackages } from '../support/debian-packages.ts';
 import { buildGuestImage, guestImagePackages } from '../support/guest-image.ts';
 import { incusPackages } from '../support/incusd.ts';
 import { prometheusPackages } from '../support/prometheus.ts';
+import { networkPackages } from '../support/network-namespace.ts';
 import { sshPackages } from '../support/sshd.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
 import { clearLeftovers, findLeftovers } from './support/leftovers.ts';
@@ -27,6 +28,7 @@ async function prepare(): Promise<void> {
   const packages = [
     ...incusPackages,
     ...sshPackages,
+    ...networkPackages,
     ...prometheusPackages,
     ...guestImagePackages,
     'openssl',
