@@ -1,4 +1,5 @@
-import type { CiJob, CiJobStatus } from '../../../controller/api/cijob.ts';
+import type { CiJob } from '../../../controller/api/cijob.ts';
+import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import { ApiError } from '../../../controller/kube/api-error.ts';
 import type { KubeClient } from '../../../controller/kube/client.ts';
 import { keyOf } from '../../../controller/reconcile/names.ts';

@@ -210,6 +210,7 @@ export class ModelIncus {
     this.#count += 1;
     const operation: Operation = {
       id: `${this.name}-operation-${this.#count}`,
+      class: 'task',
       description,
       created_at: new Date(this.#now()).toISOString(),
       status: 'Running',

@@ -1,4 +1,4 @@
-import type { CiJobStatus } from '../../../controller/api/cijob.ts';
+import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import { findCondition, isTrue } from '../../../controller/api/conditions.ts';
 import { instanceName } from '../../../controller/reconcile/names.ts';
 import { isInfrastructure } from './guest.ts';
