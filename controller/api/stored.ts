@@ -1,5 +1,6 @@
 import type * as z from 'zod';
-import { CiJob, CiJobStatus } from './cijob.ts';
+import { CiJob } from './cijob.ts';
+import { CiJobStatus } from './cijob-status.ts';
 import { ciJobResource, incusHostResource, resourceSchema } from './crd.ts';
 import { IncusHost, IncusHostStatus } from './incushost.ts';
 import { ObjectMeta } from './meta.ts';

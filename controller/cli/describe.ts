@@ -1,5 +1,6 @@
 import { findCondition } from '../api/conditions.ts';
-import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import { instanceCleanupFinalizer } from '../api/meta.ts';
 import { cijobs, incushosts } from '../kube/resources.ts';
 import { heldUntil } from '../reconcile/clean-up.ts';

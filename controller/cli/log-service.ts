@@ -1,4 +1,5 @@
-import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import type { Clock } from '../clock.ts';
 import { LiveLogs } from '../hosts/live-logs.ts';
 import { AccessReview } from '../kube/access-review.ts';

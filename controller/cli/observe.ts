@@ -1,5 +1,6 @@
 import { findCondition } from '../api/conditions.ts';
-import type { CiJob, CiJobStatus, Phase } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobStatus, Phase } from '../api/cijob-status.ts';
 import { commandLines, type Command } from '../incus/commands.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { keyOf } from '../reconcile/names.ts';

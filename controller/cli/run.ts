@@ -1,4 +1,4 @@
-import type { CiJobStatus } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import { systemClock } from '../clock.ts';
 import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';

@@ -1,5 +1,5 @@
 import { styleText } from 'node:util';
-import type { Phase } from '../api/cijob.ts';
+import type { Phase } from '../api/cijob-status.ts';
 
 /** Lines of a table with aligned columns, as kubectl prints them. */
 export function table(rows: readonly (readonly string[])[]): string[] {

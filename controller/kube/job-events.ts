@@ -1,5 +1,5 @@
 import { findCondition } from '../api/conditions.ts';
-import type { CiJobStatus } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import type { Happening } from './event-recorder.ts';
 
 /** What a change of a job's status is worth telling, as Events. Nothing changed, nothing told. */

@@ -1,4 +1,5 @@
-import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import { isTrue } from '../api/conditions.ts';
 import { forceCleanupAnnotation, holdUntilAnnotation, releaseAnnotation } from '../api/meta.ts';
 import type { Command } from '../incus/commands.ts';

@@ -1,5 +1,6 @@
 import { isTrue } from '../api/conditions.ts';
-import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import { instanceCleanupFinalizer } from '../api/meta.ts';
 import type { Command } from '../incus/commands.ts';
 import { planAttempt } from './attempt.ts';

@@ -1,4 +1,5 @@
-import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView, EndedOperation } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';

@@ -1,4 +1,5 @@
-import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import { instanceCleanupFinalizer } from '../api/meta.ts';
 import { bytesOf } from '../api/text.ts';
 import type { Clock } from '../clock.ts';

@@ -5,13 +5,8 @@ import {
   type Condition,
   type ConditionClaim,
 } from '../api/conditions.ts';
-import {
-  ciJobConditions,
-  type CiJob,
-  type CiJobCondition,
-  type CiJobStatus,
-  type Phase,
-} from '../api/cijob.ts';
+import { type CiJob } from '../api/cijob.ts';
+import { ciJobConditions, type CiJobCondition, type CiJobStatus, type Phase } from '../api/cijob-status.ts';
 import type { CleanUp } from './clean-up.ts';
 import { instanceName } from './names.ts';
 import type { Observed } from './observed.ts';

@@ -1,5 +1,6 @@
 import { isTrue } from '../api/conditions.ts';
-import type { CiJob, CiJobCondition, Phase } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobCondition, Phase } from '../api/cijob-status.ts';
 import type { ConditionClaim } from '../api/conditions.ts';
 import type { Command } from '../incus/commands.ts';
 import type { Verdict } from './verdict.ts';

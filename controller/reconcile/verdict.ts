@@ -1,6 +1,7 @@
 import { StringDecoder } from 'node:string_decoder';
 import * as z from 'zod';
-import { excerptBytes, type CiJob, type FailureClass } from '../api/cijob.ts';
+import { type CiJob } from '../api/cijob.ts';
+import { excerptBytes, type FailureClass } from '../api/cijob-status.ts';
 import type { GuestFile } from '../incus/client.ts';
 import type { Collected } from '../incus/outcome.ts';
 

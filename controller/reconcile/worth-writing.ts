@@ -1,5 +1,5 @@
 import { findCondition } from '../api/conditions.ts';
-import type { CiJobStatus } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 
 /** A boot that takes longer than this is shown, at the price of a write; in milliseconds. */
 const longBoot = 15_000;

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import { apiVersion, instanceCleanupFinalizer } from '../api/meta.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { Conflict, type JobStore } from '../reconcile/ports.ts';

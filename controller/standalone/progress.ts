@@ -1,4 +1,5 @@
-import type { CiJob, CiJobStatus } from '../api/cijob.ts';
+import type { CiJob } from '../api/cijob.ts';
+import type { CiJobStatus } from '../api/cijob-status.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { duration } from '../reconcile/status.ts';
 

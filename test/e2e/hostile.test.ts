@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import type { CiJobStatus } from '../../controller/api/cijob.ts';
+import type { CiJobStatus } from '../../controller/api/cijob-status.ts';
 import { Tally } from './chaos-tally.ts';
 import { hostiles } from './hostile-guests.ts';
 import { startBench, type Bench } from './support/bench.ts';

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import * as z from 'zod';
-import { ciJobConditions } from '../../../controller/api/cijob.ts';
+import { ciJobConditions } from '../../../controller/api/cijob-status.ts';
 import { crdFiles } from '../../../controller/api/crd-files.ts';
 import {
   ciJobResource,

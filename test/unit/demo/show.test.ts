@@ -1,6 +1,7 @@
 import { expect, test } from 'vitest';
 import { phaseLine } from '../../../controller/standalone/progress.ts';
-import type { CiJob, CiJobStatus } from '../../../controller/api/cijob.ts';
+import type { CiJob } from '../../../controller/api/cijob.ts';
+import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import { readSummary } from '../../demo/cijob-run.ts';
 import { table } from '../../demo/table.ts';
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { CiJob, type CiJobStatus } from '../../../controller/api/cijob.ts';
+import { CiJob } from '../../../controller/api/cijob.ts';
+import { type CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import { heldUntil } from '../../../controller/reconcile/clean-up.ts';
 
 const end = '2026-01-01T00:00:00.000Z';

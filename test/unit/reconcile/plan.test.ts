@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { CiJob, type CiJobSpec, type CiJobStatus } from '../../../controller/api/cijob.ts';
+import { CiJob, type CiJobSpec } from '../../../controller/api/cijob.ts';
+import { type CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import { findCondition } from '../../../controller/api/conditions.ts';
 import { apiVersion, instanceCleanupFinalizer } from '../../../controller/api/meta.ts';
 import type { GuestFile } from '../../../controller/incus/client.ts';

@@ -1,0 +1,126 @@
+import * as z from 'zod';
+import { Condition } from './conditions.ts';
+
+export const phases = [
+  'Pending',
+  'Provisioning',
+  'Booting',
+  'Running',
+  'Collecting',
+  'Succeeded',
+  'Failed',
+  'Cancelled',
+] as const;
+export const Phase = z.enum(phases);
+export type Phase = z.infer<typeof Phase>;
+
+export const failureClasses = ['Test', 'Timeout', 'Infrastructure', 'Config', 'Cancelled'] as const;
+export const FailureClass = z.enum(failureClasses);
+export type FailureClass = z.infer<typeof FailureClass>;
+
+/** Bytes of the log's end that a status carries. */
+export const excerptBytes = 4096;
+
+/*
+ * Unlike a spec, a status may hold fields that we do not know: those of a newer controller, before a downgrade.
+ * They are left out, and the job goes on.
+ */
+const time = z.iso.datetime().meta({ format: 'date-time' });
+const message = z.string().max(4096);
+const reason = z.string().min(1).max(128);
+const hostName = z.string().max(253);
+const instanceName = z.string().max(63);
+
+export const Failure = z.object({
+  class: FailureClass.describe(
+    'Whose fault it was: Test (the command failed), Timeout, Infrastructure (retried), Config (the manifest or the host), Cancelled.',
+  ),
+  reason: reason.describe('Why, in one CamelCase word.'),
+  message: message.describe('Why, in a sentence.'),
+  excerpt: z.string().max(excerptBytes).optional().describe('The end of the log.'),
+});
+export type Failure = z.infer<typeof Failure>;
+
+export const Attempt = z.object({
+  attempt: z.int().min(1).max(100).describe('Number of the attempt, from 1.'),
+  host: hostName.optional().describe('The IncusHost that it was on.'),
+  instance: instanceName.optional().describe('Its Incus instance.'),
+  reason: reason.describe('Why it ended, in one CamelCase word.'),
+  message: message.describe('Why it ended, in a sentence.'),
+  finishedAt: time.describe('When it ended.'),
+});
+export type Attempt = z.infer<typeof Attempt>;
+
+export const CiJobStatus = z.object({
+  observedGeneration: z
+    .int()
+    .min(0)
+    .max(Number.MAX_SAFE_INTEGER)
+    .optional()
+    .describe('The metadata.generation that this status is about.'),
+  phase: Phase.optional().describe('Where the job is, for people. Programs should read the conditions.'),
+  host: hostName.optional().describe('The IncusHost that has the instance.'),
+  instance: z
+    .object({
+      name: instanceName.describe('Its name on the host.'),
+      imageFingerprint: z.string().max(64).optional().describe('The exact image that the alias led to.'),
+    })
+    .optional()
+    .describe('The Incus instance of the current attempt.'),
+  attempt: z.int().min(1).max(100).optional().describe('Number of the current attempt, from 1.'),
+  exitCode: z.int().min(0).max(255).optional().describe('Exit code of the command.'),
+  startTime: time.optional().describe('When the job was admitted.'),
+  completionTime: time.optional().describe('When the outcome was known.'),
+  duration: z.string().max(32).optional().describe('How long the command ran, for people: 1m32s.'),
+  failure: Failure.optional().describe('Why the job failed.'),
+  timings: z
+    .array(
+      z.object({
+        phase: Phase.describe('The phase.'),
+        startedAt: time.describe('When it began.'),
+        finishedAt: time.optional().describe('When it ended. Missing while it lasts.'),
+      }),
+    )
+    .max(64)
+    .optional()
+    .meta({ 'x-kubernetes-list-type': 'atomic' })
+    .describe('When each phase of the current attempt began and ended.'),
+  attempts: z
+    .array(Attempt)
+    .max(11)
+    .optional()
+    .meta({ 'x-kubernetes-list-type': 'atomic' })
+    .describe('Earlier attempts that infrastructure failures ended.'),
+  log: z
+    .object({
+      bytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).describe('Its size in the guest.'),
+      truncated: z.boolean().describe('Whether only its end was kept.'),
+    })
+    .optional()
+    .describe('The log of the command.'),
+  conditions: z
+    .array(Condition)
+    .max(32)
+    .optional()
+    .meta({ 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] })
+    .describe('What is known about the job, in the order in which it happens.'),
+});
+export type CiJobStatus = z.infer<typeof CiJobStatus>;
+
+/** The types of a CiJob's conditions, in the order in which they are listed. */
+export const ciJobConditions = [
+  'Admitted',
+  'DevicesConfigured',
+  'Started',
+  'AgentReady',
+  'RunnerStarted',
+  'RunnerExited',
+  'Collected',
+  'InstanceDeleted',
+  'Complete',
+  'Failed',
+  'Ready',
+  'Reconciling',
+  'Stalled',
+] as const;
+export type CiJobCondition = (typeof ciJobConditions)[number];
