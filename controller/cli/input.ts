@@ -28,6 +28,12 @@ export async function readInput(files: readonly string[]): Promise<Input> {
   const names = jobs.map((job) => `${job.metadata.namespace ?? 'default'}/${job.metadata.name}`);
   const twice = names.find((name, index) => names.indexOf(name) !== index);
   if (twice !== undefined) throw new UsageError(`${files.join(', ')}: CiJob ${twice} is there twice`);
+  const suspended = jobs.find((job) => job.spec.suspend);
+  if (suspended) {
+    throw new UsageError(
+      `CiJob ${suspended.metadata.name}: spec.suspend is true, and nothing here could resume it`,
+    );
+  }
   const hosts = manifests
     .filter((manifest) => manifest.kind === 'IncusHost')
     .map(({ metadata, spec }) => hostResource(metadata.name, spec, metadata.labels));

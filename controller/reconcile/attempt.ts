@@ -201,7 +201,7 @@ function cancelled(job: CiJob, observed?: Observed): Verdict {
   // A result that was there before the instance was taken away is what really happened.
   const collected = observed?.memory.collected;
   const known = collected && verdictOf(job, collected);
-  if (known) return known;
+  if (known && (known.passed || known.class !== 'Infrastructure')) return known;
   const deleted = calledOff(job) === 'Deleted';
   return {
     passed: false,

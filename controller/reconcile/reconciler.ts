@@ -330,7 +330,8 @@ class MissingSecret extends Error {}
 
 /**
  * Whether an instance of the job is of an earlier attempt, or of any once the job is over. One that is of a later
- * attempt than the status tells of, or of this one before it has a host, shows that our copy of the job is old.
+ * attempt than the status tells of shows that our copy of the job is old. One of this attempt on another host is the
+ * same instance, seen through two IncusHosts that lead to one project.
  */
 function isStray(
   { metadata, status }: CiJob,
@@ -340,7 +341,7 @@ function isStray(
   if (instance.name === instanceName(metadata.uid, attempt) && host === status?.host) return false;
   if (isFinished({ status })) return true;
   const made = Number(instance.labels['attempt']);
-  return made < attempt || (made === attempt && status?.host !== undefined);
+  return made < attempt;
 }
 
 function runnerOf(
