@@ -35,8 +35,7 @@ export class NetworkNamespace implements AsyncDisposable {
   static async start(port: number): Promise<NetworkNamespace> {
     const dir = await makeTempDir('net');
     const name = `cj${randomBytes(3).toString('hex')}`;
-    // From a block for documentation (RFC 5737), and only four addresses of it: nothing is ever sent beyond the cable.
-    const [near, far] = ['198.51.100.1', '198.51.100.2'] as const;
+    const [near, far] = someAddresses();
     const inside = ['netns', 'exec', name];
     await runOk('ip', ['netns', 'add', name]);
     await runOk('ip', ['link', 'add', `${name}a`, 'type', 'veth', 'peer', 'name', `${name}b`, 'netns', name]);
@@ -90,4 +89,14 @@ export class NetworkNamespace implements AsyncDisposable {
     const inside = ['netns', 'exec', name, 'ip', 'neighbour', verb, this.#near];
     await runOk('ip', [...inside, ...how, 'dev', `${name}b`]);
   }
+}
+
+/**
+ * Two addresses of a network of four, from the block for tests of network equipment (RFC 2544), which no real network
+ * has: nothing is ever sent beyond the cable. Drawn, as others on this machine may run the same test.
+ */
+function someAddresses(): [near: string, far: string] {
+  const [high = 0, middle = 0, low = 0] = randomBytes(3);
+  const network = `198.${18 + (high & 1)}.${middle}`;
+  return [`${network}.${(low & 0xfc) + 1}`, `${network}.${(low & 0xfc) + 2}`];
 }
