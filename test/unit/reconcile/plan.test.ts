@@ -315,6 +315,8 @@ describe('the outcome', () => {
     expect(outcome(look(cancelled, observed({ host: up, memory: collected(result({})) })))[0]).toBe(
       'Succeeded',
     );
+    const garbled: GuestFile = { kind: 'unreadable', what: 'symlink' };
+    expect(outcome(look(cancelled, observed({ host: up, memory: collected(garbled) })))[0]).toBe('Cancelled');
   });
 
   it('carries the end of the log as text of at most 4 KiB, whatever bytes the guest wrote', () => {
