@@ -15,6 +15,9 @@ export interface Resolved {
   sources: Readonly<Record<string, string>>;
 }
 
+/** More than a large parallel build needs, and few enough that forking without end stops at the guest. */
+const maxProcesses = '4096';
+
 export interface Surroundings {
   /** Identity of this installation. */
   controllerId: string;
@@ -65,7 +68,8 @@ export function definitionOf(
       'boot.autostart': 'false',
       'limits.cpu': String(instance.cpu),
       'limits.memory': instance.memory,
-      ...(virtual ? { 'security.secureboot': 'false' } : {}),
+      // A VM's processes are its own; a container's are taken from the host's.
+      ...(virtual ? { 'security.secureboot': 'false' } : { 'limits.processes': maxProcesses }),
     },
     devices: Object.fromEntries([['root', root], ...disks]),
   };
