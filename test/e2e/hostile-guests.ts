@@ -21,7 +21,11 @@ const infrastructure = (...reasons: string[]): Ending => ({
   class: 'Infrastructure',
   reasons,
 });
-const invalid = infrastructure('ResultInvalid');
+/**
+ * The forgery is seen for what it is, unless what is left of the runner has put the truth in its place: its front may
+ * outlive its supervisor by some milliseconds. That a forgery is seen is settled in test/unit/reconcile/plan.test.ts.
+ */
+const invalid = infrastructure('ResultInvalid', 'BootstrapFailed');
 /** There is no result: a second launch finds that the command was begun and is gone, and says so. */
 const noResult = infrastructure('BootstrapFailed', 'RunnerVanished');
 /** Incus tells the end of the runner and that of its machine in either order: the reason is what was seen first. */
