@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CiJob } from '../../controller/api/cijob.ts';
+import { clearAway } from '../support/left-under.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
 import { MortalController, someMoment } from './chaos-controller.ts';
 import { chaosJob, inputOf, isOver, type ChaosJob } from './chaos-jobs.ts';
@@ -31,9 +32,13 @@ const leaseRunsOutEvery = 25;
 
 /** Runs jobs while everything below them dies, again and again; then lets it rest, and tells what came of it. */
 export async function storm(size: StormSize, say: (line: string) => void): Promise<Report> {
-  const dir = process.env['CHAOS_LOGS'] ?? (await makeTempDir('storm'));
+  await using stack = new AsyncDisposableStack();
+  const kept = process.env['CHAOS_LOGS'];
+  const dir = kept ?? (await makeTempDir('storm'));
+  if (kept === undefined) stack.defer(() => clearAway(dir));
   // Inherited by every controller: what the first one compiled, which ends in peace, the others need not. More lives fit
   // into the same time, and more of each is work.
+  delete process.env['NODE_DISABLE_COMPILE_CACHE'];
   process.env['NODE_COMPILE_CACHE'] ??= join(dir, 'compiled');
   await using bench = await startBench({ controlPlane: true, ownIncusd: true });
   await using cluster = await Cluster.start(bench, { slots: 6 });

@@ -47,7 +47,8 @@ async function runTests(runDir: string): Promise<number> {
   const child = spawn(process.execPath, [vitest, ...args], {
     cwd: repository,
     stdio: 'inherit',
-    env: { ...process.env, TMPDIR: runDir },
+    // npm and others would keep what they compiled below TMPDIR, for runs that never come.
+    env: { ...process.env, TMPDIR: runDir, NODE_DISABLE_COMPILE_CACHE: '1' },
   });
   const state = { interrupted: false };
   // A terminal's Ctrl-C reaches vitest too, which ends; a signal to this process alone is handed on. Then we clear up.
