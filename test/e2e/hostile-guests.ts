@@ -21,11 +21,7 @@ const infrastructure = (...reasons: string[]): Ending => ({
   class: 'Infrastructure',
   reasons,
 });
-/**
- * The forgery is seen for what it is, unless what is left of the runner has put the truth in its place: its front may
- * outlive its supervisor by some milliseconds. That a forgery is seen is settled in test/unit/reconcile/plan.test.ts.
- */
-const invalid = infrastructure('ResultInvalid', 'BootstrapFailed');
+const invalid = infrastructure('ResultInvalid');
 /** There is no result: a second launch finds that the command was begun and is gone, and says so. */
 const noResult = infrastructure('BootstrapFailed', 'RunnerVanished');
 /** Incus tells the end of the runner and that of its machine in either order: the reason is what was seen first. */
@@ -34,15 +30,20 @@ const gone = infrastructure('InstanceStopped', 'BootstrapFailed', 'RunnerVanishe
 const asRoot = (command: string): JobInput => ({ command, runAsRoot: true });
 
 /**
- * Root in its guest may kill the runner: nobody is left to put the truth in place of the forgery. It does so from a
+ * Root in its guest may kill the runner: nobody is left to put the truth in place of the forgery. All of it is stopped
+ * first, as whatever part of it is killed last would put the truth back. It does so from a
  * session of its own, by a script whose own command line does not name what it kills.
  */
 function forged(forge: string): JobInput {
   return asRoot(`cat >/tmp/x <<'END'
+to_runner() {
+  for process in /proc/[0-9]*; do
+    if tr '\\0' ' ' <$process/cmdline | grep -q '${runnerPath}'; then kill $1 \${process#/proc/}; fi
+  done 2>/dev/null
+}
+to_runner -STOP
 ${forge}
-for process in /proc/[0-9]*; do
-  if tr '\\0' ' ' <$process/cmdline | grep -q '${runnerPath}'; then kill -9 \${process#/proc/}; fi
-done 2>/dev/null
+to_runner -KILL
 END
 setsid bash /tmp/x; sleep 60`);
 }
