@@ -105,11 +105,6 @@ export class Host {
     return this.#session ? this.#options.clock.now() : this.#observedAt;
   }
 
-  /** The open session, for reading a guest's files and logs. */
-  get session(): Session | undefined {
-    return this.#session;
-  }
-
   /** Takes a changed spec. Returns false if only a new connection can carry it. */
   update(spec: IncusHostSpec): boolean {
     const same = (key: 'connection' | 'project') =>
@@ -143,8 +138,11 @@ export class Host {
   #attempt(command: Command): Promise<CommandOutcome> {
     const session = this.#session;
     if (!session) return Promise.resolve({ kind: 'unknown', message: `host ${this.name} is not connected` });
+    const { client, link, watch } = session;
     return perform(command, {
-      session,
+      client,
+      link,
+      watch,
       inventory: this.inventory,
       host: this.name,
       project: this.#spec.project,

@@ -1,15 +1,19 @@
+import type { IncusClient } from '../incus/client.ts';
 import { logPath, requestOf, resultPath, type Command } from '../incus/commands.ts';
 import { IncusError } from '../incus/errors.ts';
 import type { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { SshError } from '../ssh/errors.ts';
+import type { Link } from './link.ts';
 import { logSourceOf, type LiveLogs } from './live-logs.ts';
-import type { Session } from './session.ts';
 import { resolveSource } from './sources.ts';
+import type { Watch } from './watch.ts';
 
 /** What a command may rely on. */
 export interface Ground {
-  session: Session;
+  client: IncusClient;
+  link: Pick<Link, 'resolve'>;
+  watch: Watch;
   inventory: Inventory;
   /** Name of the IncusHost. */
   host: string;
@@ -35,14 +39,14 @@ export async function perform(command: Command, ground: Ground): Promise<Command
       case 'create':
         return await create(command, ground);
       case 'launch': {
-        const operation = await ground.session.client.start(requestOf(command, ground.project));
-        ground.inventory.operation(operation);
+        const operation = await ground.client.start(requestOf(command, ground.project));
+        ground.watch.began(operation);
         const log = logSourceOf(ground.inventory.get(command.instance));
-        if (log) ground.logs?.follow(ground.host, ground.session.client, ground.project, log);
+        if (log) ground.logs?.follow(ground.host, ground.client, ground.project, log);
         return { kind: 'launched', operation: operation.id };
       }
       case 'probe':
-        return { kind: 'probed', ready: (await ground.session.client.processes(command.instance)) >= 0 };
+        return { kind: 'probed', ready: (await ground.client.processes(command.instance)) >= 0 };
       case 'collect':
         return await collect(command.instance, ground);
       case 'stop':
@@ -52,23 +56,23 @@ export async function perform(command: Command, ground: Ground): Promise<Command
   } catch (error) {
     const outcome = outcomeOf(error, command);
     // A guest's file that cannot be read says nothing of the server.
-    if (outcome.kind === 'unknown' && command.verb !== 'collect') await ground.session.lookAgain();
+    if (outcome.kind === 'unknown' && command.verb !== 'collect') await ground.watch.lookAgain();
     return outcome;
   }
 }
 
 async function resolve(
   command: Extract<Command, { verb: 'resolve' }>,
-  { session, host, project, allowedSources }: Ground,
+  { client, link, host, project, allowedSources }: Ground,
 ): Promise<CommandOutcome> {
-  const image = session.client.imageFingerprint(command.image).catch((error: unknown) => {
+  const image = client.imageFingerprint(command.image).catch((error: unknown) => {
     if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
     throw error;
   });
-  const profiles = Promise.all(command.profiles.map((profile) => session.client.hasProfile(profile)));
+  const profiles = Promise.all(command.profiles.map((profile) => client.hasProfile(profile)));
   const sources: Record<string, string> = {};
   const resolving = Promise.all(
-    command.sources.map((source) => resolveSource(session.link, source, allowedSources, host)),
+    command.sources.map((source) => resolveSource(link, source, allowedSources, host)),
   );
   const [resolved, fingerprint, found] = await Promise.all([resolving, image, profiles]);
   for (const [index, source] of resolved.entries()) {
@@ -95,20 +99,20 @@ async function resolve(
 
 async function create(
   command: Extract<Command, { verb: 'create' }>,
-  { session, inventory, project }: Ground,
+  { client, watch, inventory, project }: Ground,
 ): Promise<CommandOutcome> {
   const { definition } = command;
   inventory.expect(definition);
   try {
-    const operation = await session.client.start(requestOf(command, project));
-    const ended = await session.operationEnd(operation);
+    const operation = await client.start(requestOf(command, project));
+    const ended = await watch.operationEnd(operation);
     if (ended.succeeded) {
       // Its end may be told before the start that was part of it.
       inventory.started(definition.name, Date.parse(operation.created_at));
       return { kind: 'done' };
     }
     // A failed operation has no code. What is there now tells whether it failed because the instance exists.
-    await session.refresh(definition.name);
+    await watch.refresh(definition.name);
     const existing = inventory.get(definition.name);
     if (!existing) return { kind: 'failed', message: ended.error };
     if (existing.labels['uid'] === definition.config['user.cijob.uid']) return { kind: 'done' };
@@ -122,25 +126,22 @@ async function create(
   }
 }
 
-async function collect(
-  instance: string,
-  { session, inventory, host, logs }: Ground,
-): Promise<CommandOutcome> {
+async function collect(instance: string, { client, inventory, host, logs }: Ground): Promise<CommandOutcome> {
   const source = logSourceOf(inventory.get(instance));
   const [result, log] = await Promise.all([
-    session.client.readFile(instance, resultPath, { first: maxResultBytes }),
-    session.client.readFile(instance, logPath, { last: logTailBytes }),
-    source && logs?.finish(host, session.client, source),
+    client.readFile(instance, resultPath, { first: maxResultBytes }),
+    client.readFile(instance, logPath, { last: logTailBytes }),
+    source && logs?.finish(host, client, source),
   ]);
   return { kind: 'collected', collected: { result, log } };
 }
 
 async function remove(
   command: Extract<Command, { verb: 'stop' | 'delete' }>,
-  { session, inventory, project, controllerId, logs }: Ground,
+  { client, watch, inventory, project, controllerId, logs }: Ground,
 ): Promise<CommandOutcome> {
   const name = command.instance;
-  await session.refresh(name);
+  await watch.refresh(name);
   const current = inventory.get(name);
   if (!current) return { kind: 'done' };
   if (current.labels['uid'] !== command.uid || current.labels['controller'] !== controllerId) {
@@ -152,10 +153,10 @@ async function remove(
   }
   if (command.verb === 'stop' && current.status === 'Stopped') return { kind: 'done' };
   if (command.verb === 'delete') logs?.forget(name);
-  const operation = await session.client.start(requestOf(command, project));
-  const ended = await session.operationEnd(operation);
+  const operation = await client.start(requestOf(command, project));
+  const ended = await watch.operationEnd(operation);
   // Stopped or gone meanwhile is what we wanted: what is there now decides, not why the operation failed.
-  await session.refresh(name);
+  await watch.refresh(name);
   if (ended.succeeded) return { kind: 'done' };
   const left = inventory.get(name);
   const reached = command.verb === 'stop' ? left?.status !== 'Running' : left === undefined;

@@ -1,11 +1,12 @@
 import type { Host, HostOptions, HostState } from '../../../controller/hosts/host.ts';
 import { perform } from '../../../controller/hosts/perform.ts';
-import type { Session } from '../../../controller/hosts/session.ts';
+import { Watch } from '../../../controller/hosts/watch.ts';
+import type { IncusClient } from '../../../controller/incus/client.ts';
 import type { Command } from '../../../controller/incus/commands.ts';
 import { IncusError } from '../../../controller/incus/errors.ts';
-import { Inventory, type EndedOperation } from '../../../controller/incus/inventory.ts';
+import { Inventory } from '../../../controller/incus/inventory.ts';
 import type { CommandOutcome } from '../../../controller/incus/outcome.ts';
-import type { IncusEvent, Instance, Operation } from '../../../controller/incus/schemas.ts';
+import type { IncusEvent, Operation } from '../../../controller/incus/schemas.ts';
 import { plain, type ModelIncus } from './incus.ts';
 import type { Wire } from './wire.ts';
 
@@ -21,12 +22,12 @@ export const sockets = new Map<string, Socket>();
 const lost = () => new IncusError('Unknown', 'the answer was lost');
 
 /**
- * Stands in for hosts/host.ts: the same inventory, commands and rules for sessions, over a model of Incus in place of
- * a connection. When it connects, and when its events arrive, the world decides.
+ * Stands in for hosts/host.ts: the same inventory, watch and commands, over a model of Incus in place of a connection.
+ * When it connects, and when its events arrive, the world decides.
  */
 export class ModelHost implements Pick<
   Host,
-  'name' | 'inventory' | 'spec' | 'state' | 'observedAt' | 'session' | 'update' | 'perform' | 'close'
+  'name' | 'inventory' | 'spec' | 'state' | 'observedAt' | 'update' | 'perform' | 'close'
 > {
   readonly name: string;
   readonly inventory = new Inventory();
@@ -53,10 +54,6 @@ export class ModelHost implements Pick<
     return this.#options.clock.now();
   }
 
-  get session(): Session | undefined {
-    return this.#session as unknown as Session | undefined;
-  }
-
   get current(): ModelSession | undefined {
     return this.#session;
   }
@@ -66,10 +63,12 @@ export class ModelHost implements Pick<
   }
 
   async perform(command: Command): Promise<CommandOutcome> {
-    const session = this.session;
+    const session = this.#session;
     if (!session) return { kind: 'unknown', message: `host ${this.name} is not connected` };
     return perform(command, {
-      session,
+      client: session.client,
+      link: { resolve: (path) => Promise.resolve({ path, directory: true }) },
+      watch: session.watch,
       inventory: this.inventory,
       host: this.name,
       project: this.spec.project,
@@ -93,7 +92,7 @@ export class ModelHost implements Pick<
     });
     this.opening = session;
     try {
-      await session.relist();
+      await session.watch.relist();
     } catch {
       session.close();
       return;
@@ -127,30 +126,37 @@ export class ModelHost implements Pick<
   }
 }
 
-/** The part of a session that commands use, with the rules of hosts/session.ts. */
+/** A model of a connection: what it carries, and the real watch over it. */
 export class ModelSession {
   /** Events on their way. */
   events: IncusEvent[] = [];
   over = false;
-  readonly link = { resolve: (path: string) => Promise.resolve({ path, directory: true }) };
+  readonly watch: Watch;
   readonly #host: ModelHost;
-  readonly #changed: (instance: string | undefined) => void;
-  readonly #waiting = new Map<string, (ended: EndedOperation | undefined) => void>();
   readonly #listener: (event: IncusEvent) => void;
-  #held: IncusEvent[] | undefined;
-  #listing: Promise<void> | undefined;
 
   constructor(host: ModelHost, changed: (instance: string | undefined) => void) {
     this.#host = host;
-    this.#changed = changed;
     this.#listener = (event) => this.events.push(event);
     host.socket.incus.listeners.add(this.#listener);
+    this.watch = new Watch(
+      this.client,
+      host.inventory,
+      { changed, lifecycle: () => undefined, devicesChanged: () => undefined },
+      () => this.close(),
+    );
   }
 
-  get client() {
+  /** The part of a client that commands and the watch use. */
+  get client(): IncusClient {
     const { incus } = this.#host.socket;
     const ask = <T>(words: string, effect: () => T) => this.#ask(words, effect);
     return {
+      instances: () => ask('list the instances', () => incus.list()),
+      operations: () =>
+        ask('list the operations', () =>
+          [...incus.operations.values()].map((operation) => ({ ...operation })),
+        ),
       start: (request: { method: string; path: string; body?: unknown }): Promise<Operation> => {
         const name = request.path.split('?')[0]?.split('/')[3] ?? '';
         const body = request.body as { name: string } & Parameters<ModelIncus['create']>[0];
@@ -165,74 +171,13 @@ export class ModelSession {
       imageFingerprint: () => ask('ask for the image', () => 'f'.repeat(64)),
       hasProfile: () => Promise.resolve(true),
       readFile: (name: string, path: string) => ask(`read ${path} of ${name}`, () => incus.file(name, path)),
-    };
-  }
-
-  /** Lists everything; two at once share one list. */
-  relist(): Promise<void> {
-    this.#listing ??= this.#list().finally(() => {
-      this.#listing = undefined;
-    });
-    return this.#listing;
-  }
-
-  async lookAgain(): Promise<void> {
-    await this.relist().catch(() => this.close());
-  }
-
-  async #list(): Promise<void> {
-    this.#held ??= [];
-    const { incus } = this.#host.socket;
-    const [instances, operations] = await Promise.all([
-      this.#ask('list the instances', () => incus.list()),
-      this.#ask('list the operations', () =>
-        [...incus.operations.values()].map((operation) => ({ ...operation })),
-      ),
-    ]);
-    const { inventory } = this.#host;
-    inventory.replace(instances, operations);
-    const held = this.#held;
-    this.#held = undefined;
-    for (const event of held) this.#apply(event);
-    for (const id of [...this.#waiting.keys()]) this.#settle(id, !inventory.isRunning(id));
-    this.#changed(undefined);
-  }
-
-  async operationEnd(operation: Operation): Promise<EndedOperation> {
-    const { inventory } = this.#host;
-    inventory.operation(operation);
-    const known = inventory.ended(operation.id);
-    if (known) return known;
-    const ended = this.over
-      ? undefined
-      : await new Promise<EndedOperation | undefined>((resolve) => {
-          this.#waiting.set(operation.id, resolve);
-        });
-    if (!ended) throw new IncusError('Unknown', 'the connection was lost before the operation ended');
-    return ended;
-  }
-
-  async refresh(name: string): Promise<void> {
-    const { inventory } = this.#host;
-    let read: Instance | undefined;
-    for (let tries = 0; tries < 5; tries += 1) {
-      const before = inventory.get(name);
-      read = await this.client.instance(name).catch((error: unknown) => {
-        if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
-        throw error;
-      });
-      if (inventory.get(name) === before) break;
-    }
-    inventory.put(name, read);
-    this.#changed(name);
+    } as unknown as IncusClient;
   }
 
   /** The next event arrives. */
   receive(): void {
     const event = this.events.shift();
-    if (!event) return;
-    if (this.#held) this.#held.push(event);
-    else this.#apply(event);
+    if (event) this.watch.receive(event);
   }
 
   close(): void {
@@ -240,8 +185,7 @@ export class ModelSession {
     this.over = true;
     this.events = [];
     this.#host.socket.incus.listeners.delete(this.#listener);
-    for (const resolve of this.#waiting.values()) resolve(undefined);
-    this.#waiting.clear();
+    this.watch.end();
     this.#host.ended(this);
   }
 
@@ -257,20 +201,5 @@ export class ModelSession {
       },
       lost,
     );
-  }
-
-  #apply(event: IncusEvent): void {
-    const change = this.#host.inventory.apply(event);
-    if (event.type === 'operation') this.#settle(event.metadata.id, false);
-    if (!change) return;
-    if (change.mustRead) this.refresh(change.instance).catch(() => this.close());
-    else this.#changed(change.instance);
-  }
-
-  #settle(id: string, gone: boolean): void {
-    const ended = this.#host.inventory.ended(id);
-    if (!ended && !gone) return;
-    this.#waiting.get(id)?.(ended);
-    this.#waiting.delete(id);
   }
 }

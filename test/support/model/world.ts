@@ -258,7 +258,7 @@ export class World {
       case 'relist':
         if (!host) return;
         say(`${host.socket.sender} lists everything`);
-        host.current?.relist().catch(() => host.current?.close());
+        host.current?.watch.relist().catch(() => host.current?.close());
         return;
       case 'lag':
         if (!controller) return;

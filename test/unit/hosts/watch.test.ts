@@ -1,0 +1,123 @@
+import { describe, expect, it } from 'vitest';
+import { Watch } from '../../../controller/hosts/watch.ts';
+import { Inventory } from '../../../controller/incus/inventory.ts';
+import type { IncusEvent, Instance, Operation } from '../../../controller/incus/schemas.ts';
+
+const instance = (name: string): Instance => ({
+  name,
+  type: 'container',
+  status: 'Running',
+  config: {},
+  devices: {},
+  last_used_at: '2026-01-01T00:00:00Z',
+});
+const operation = (id: string, status_code = 103): Operation => ({
+  id,
+  class: 'task',
+  description: '',
+  created_at: '2026-01-01T00:00:00Z',
+  status: '',
+  status_code,
+  resources: { instances: ['/1.0/instances/one'] },
+  metadata: null,
+  err: '',
+});
+const ended = (id: string): IncusEvent => ({
+  type: 'operation',
+  timestamp: '2026-01-01T00:00:01Z',
+  metadata: operation(id, 200),
+});
+
+/** A watch over a server whose answers come when the test says so. */
+function watch(inventory = new Inventory()) {
+  const list = Promise.withResolvers<Instance[]>();
+  const read = Promise.withResolvers<Instance>();
+  const changes: (string | undefined)[] = [];
+  let givenUp = false;
+  const client = {
+    instances: () => list.promise,
+    operations: () => Promise.resolve([]),
+    instance: () => read.promise,
+  };
+  const watch = new Watch(
+    client,
+    inventory,
+    {
+      changed: (name) => changes.push(name),
+      lifecycle: () => undefined,
+      devicesChanged: () => undefined,
+    },
+    () => {
+      givenUp = true;
+    },
+  );
+  return { watch, inventory, list, read, changes, givenUp: () => givenUp };
+}
+
+describe('the watch over a host', () => {
+  it('applies what was told while it listed on top of the list', async () => {
+    const { watch: it, inventory, list } = watch();
+    const listed = it.relist();
+    it.receive({
+      type: 'lifecycle',
+      timestamp: '2026-01-01T00:00:01Z',
+      metadata: { action: 'instance-stopped', source: '/1.0/instances/one', name: 'one' },
+    });
+    list.resolve([instance('one')]);
+    await listed;
+    expect(inventory.get('one')?.status).toBe('Stopped');
+  });
+
+  it('tells the end of an operation, also to who asks after it was told', async () => {
+    const { watch: it, list } = watch();
+    list.resolve([]);
+    await it.relist();
+    const waiting = it.operationEnd(operation('a'));
+    it.receive(ended('a'));
+    it.receive(ended('b'));
+    await expect(waiting).resolves.toMatchObject({ succeeded: true });
+    await expect(it.operationEnd(operation('b'))).resolves.toMatchObject({ succeeded: true });
+  });
+
+  it('does not know how an operation ended that a list does not have any more', async () => {
+    const { watch: it, list } = watch();
+    const waiting = it.operationEnd(operation('a'));
+    list.resolve([]);
+    await it.relist();
+    await expect(waiting).rejects.toMatchObject({ kind: 'Unknown' });
+  });
+
+  it('gives up when it cannot look again', async () => {
+    const { watch: it, list, givenUp } = watch();
+    list.reject(new Error('no answer'));
+    await it.lookAgain();
+    expect(givenUp()).toBe(true);
+  });
+
+  describe('that has ended', () => {
+    it('leaves the inventory to the one that came after it, whatever still arrives', async () => {
+      const inventory = new Inventory();
+      const { watch: old, list, read } = watch(inventory);
+      const relist = old.relist();
+      const refresh = old.refresh('one');
+      old.end();
+      list.resolve([instance('one')]);
+      read.resolve(instance('one'));
+      old.receive(ended('a'));
+      await expect(relist).rejects.toMatchObject({ kind: 'Unknown' });
+      await expect(refresh).rejects.toMatchObject({ kind: 'Unknown' });
+      await expect(old.operationEnd(operation('b'))).rejects.toMatchObject({ kind: 'Unknown' });
+      expect(() => old.began(operation('c'))).toThrow('has ended');
+      expect([...inventory.all()]).toEqual([]);
+      expect(inventory.ended('a')).toBeUndefined();
+      expect(inventory.isBusy('one')).toBe(false);
+    });
+
+    it('tells those who wait for an operation that its end is unknown', async () => {
+      const { watch: it } = watch();
+      const waiting = it.operationEnd(operation('a'));
+      it.end();
+      await expect(waiting).rejects.toMatchObject({ kind: 'Unknown' });
+    });
+  });
+});
