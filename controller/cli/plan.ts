@@ -191,6 +191,7 @@ const purposes: Record<Verb, string> = {
   probe: 'until the guest can take a command',
   launch: 'run the command, through the runner of the image',
   collect: 'read the result, and the end of the log',
+  read: '',
   stop: 'when the job is over',
   delete: '',
 };

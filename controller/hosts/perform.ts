@@ -49,6 +49,9 @@ export async function perform(command: Command, ground: Ground): Promise<Command
         return { kind: 'probed', ready: (await ground.client.processes(command.instance)) >= 0 };
       case 'collect':
         return await collect(command.instance, ground);
+      case 'read':
+        await ground.watch.refresh(command.instance);
+        return { kind: ground.inventory.get(command.instance) ? 'done' : 'gone' };
       case 'stop':
       case 'delete':
         return await remove(command, ground);
@@ -143,7 +146,7 @@ async function remove(
   const name = command.instance;
   await watch.refresh(name);
   const current = inventory.get(name);
-  if (!current) return { kind: 'done' };
+  if (!current) return { kind: 'gone' };
   if (current.labels['uid'] !== command.uid || current.labels['controller'] !== controllerId) {
     return {
       kind: 'refused',
@@ -157,9 +160,9 @@ async function remove(
   const ended = await watch.operationEnd(operation);
   // Stopped or gone meanwhile is what we wanted: what is there now decides, not why the operation failed.
   await watch.refresh(name);
-  if (ended.succeeded) return { kind: 'done' };
   const left = inventory.get(name);
-  const reached = command.verb === 'stop' ? left?.status !== 'Running' : left === undefined;
+  if (!left) return { kind: 'gone' };
+  const reached = ended.succeeded || (command.verb === 'stop' && left.status !== 'Running');
   return reached ? { kind: 'done' } : { kind: 'failed', message: ended.error };
 }
 

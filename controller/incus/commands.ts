@@ -22,6 +22,7 @@ export interface InstanceDefinition {
  * - launch: run the guest's runner; the runner itself runs the job's command at most once.
  * - probe: does the agent of a booting VM answer yet? (Containers need no probe.)
  * - collect: read result and log.
+ * - read: ask for the instance itself, where what lists and events tell of it may be old. Changes nothing.
  * - stop: force it. The job is over or called off by then.
  * - delete: remove it.
  */
@@ -43,6 +44,7 @@ export type Command =
     }
   | { verb: 'probe'; instance: string }
   | { verb: 'collect'; instance: string }
+  | { verb: 'read'; instance: string }
   /** `uid` is the job's: an instance that carries another is left alone. */
   | { verb: 'stop'; instance: string; uid: string }
   | { verb: 'delete'; instance: string; uid: string };
@@ -135,6 +137,8 @@ export function commandLines(command: Command, project: string): string[] {
       return [['incus', 'query', instancePath(project, name, '/state')].map(quote).join(' ')];
     case 'collect':
       return [resultPath, logPath].map((path) => incus('file', 'pull', `${name}${path}`, '-'));
+    case 'read':
+      return [incus('config', 'show', name)];
     case 'stop':
       return [incus('stop', name, '--force')];
     case 'delete':

@@ -11,6 +11,8 @@ export interface Collected {
 /** What became of a command. */
 export type CommandOutcome =
   | { kind: 'done' }
+  /** read, stop, delete: there is no such instance; the host was asked. */
+  | { kind: 'gone' }
   /** resolve: the image's exact fingerprint, and where each source of a mount leads. */
   | { kind: 'resolved'; fingerprint: string; sources: Readonly<Record<string, string>> }
   /** launch: the operation that ends when the runner does. */

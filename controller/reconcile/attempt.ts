@@ -69,6 +69,8 @@ function provision(
 ): Step {
   const { memory } = observed;
   if (isTrue(job.status?.conditions, 'RunnerStarted')) {
+    if (memory.gone !== nameOf(job))
+      return again(job, observed, now, { verb: 'read', instance: nameOf(job) }, 'InstanceGone');
     return { verdict: infrastructure('InstanceGone', `the instance vanished from ${where(job)}`) };
   }
   const next: Command = memory.resolved
@@ -182,6 +184,10 @@ function run(job: CiJob, instance: InstanceView, observed: Observed, now: number
 function callOff(job: CiJob, observed: Observed, now: number): Step {
   const { instance, memory } = observed;
   if (memory.inFlight !== undefined) return {};
+  if (!instance && memory.gone !== nameOf(job)) {
+    const look = again(job, observed, now, { verb: 'read', instance: nameOf(job) }, 'InstanceUnknown');
+    return look.verdict ? { verdict: cancelled(job, observed) } : look;
+  }
   if (!instance || instance.labels['uid'] !== job.metadata.uid) return { verdict: cancelled(job, observed) };
   const ran = isTrue(job.status?.conditions, 'RunnerStarted');
   if (ran && !memory.collected && memory.problem?.verb !== 'collect') {

@@ -5,7 +5,7 @@ import { forceCleanupAnnotation, holdUntilAnnotation, releaseAnnotation } from '
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { Observed } from './observed.ts';
-import { isFinished } from './step.ts';
+import { hasFinalizer, isFinished } from './step.ts';
 
 export interface CleanUp {
   commands: { host: string; command: Command }[];
@@ -27,23 +27,32 @@ export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now
   const over = isFinished({ status });
   const done = over && !held && instance && ours && status.host !== undefined;
   const doomed = [...strays, ...(done ? [{ host: status.host ?? '', instance }] : [])];
-  const { problem } = memory;
-  const failing = problem?.verb === 'stop' || problem?.verb === 'delete';
-  const pauseEnds = failing ? problem.at + pause : 0;
-  const commands = now < pauseEnds ? [] : doomed.flatMap((one) => removal(job, one.host, one.instance));
   // Seen gone once is gone, even if the host is out of sight by now.
-  const hidden = host?.kind === 'down' && !isTrue(job.status?.conditions, 'InstanceDeleted');
-  const gone = !(instance && ours) && !underWay && !hidden && memory.inFlight === undefined;
+  const seenGone =
+    (memory.gone !== undefined && memory.gone === status.instance?.name) ||
+    isTrue(status.conditions, 'InstanceDeleted');
+  const hidden = host?.kind === 'down' && !seenGone;
+  const settled = !underWay && !hidden && memory.inFlight === undefined;
+  const known = seenGone || status.host === undefined || !hasFinalizer(job);
+  const gone = settled && (instance ? !ours : known);
+  const look: CleanUp['commands'] =
+    over && settled && !instance && !known && status.instance
+      ? [{ host: status.host ?? '', command: { verb: 'read', instance: status.instance.name } }]
+      : [];
+  const { problem } = memory;
+  const failing = problem?.verb === 'stop' || problem?.verb === 'delete' || problem?.verb === 'read';
+  const pauseEnds = failing ? problem.at + pause : 0;
+  const commands = [...doomed.flatMap((one) => removal(job, one.host, one.instance)), ...look];
   const forced =
     job.metadata.deletionTimestamp !== undefined &&
     job.metadata.annotations?.[forceCleanupAnnotation] !== undefined;
   const outOfSight = hidden ? [status.host ?? '', ...unseen] : unseen;
   return {
-    commands,
+    commands: now < pauseEnds ? [] : commands,
     clean:
       over && ((strays.length === 0 && unseen.length === 0 && gone) || (forced && outOfSight.length > 0)),
     blockedBy: over ? [...new Set(outOfSight)] : [],
-    ...(held ? { wakeAt: until } : doomed.length > 0 && now < pauseEnds ? { wakeAt: pauseEnds } : {}),
+    ...(held ? { wakeAt: until } : commands.length > 0 && now < pauseEnds ? { wakeAt: pauseEnds } : {}),
   };
 }
 

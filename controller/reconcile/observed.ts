@@ -44,6 +44,11 @@ export interface Memory {
   /** When we last did, in milliseconds since the epoch. */
   launchedAt: number | undefined;
   collected: Collected | undefined;
+  /**
+   * The instance that the host was asked for and did not have. That a list does not show one is not enough: what we
+   * know of the job may be newer than what we know of the host, when another controller has only just made it.
+   */
+  gone: string | undefined;
 }
 
 export function blankMemory(attempt: number): Memory {
@@ -58,6 +63,7 @@ export function blankMemory(attempt: number): Memory {
     launches: 0,
     launchedAt: undefined,
     collected: undefined,
+    gone: undefined,
   };
 }
 

@@ -72,7 +72,7 @@ export class OrphanSweep {
     const verbs = instance.status === 'Stopped' ? (['delete'] as const) : (['stop', 'delete'] as const);
     for (const verb of verbs) {
       const outcome = await hosts.perform(host, { verb, ...of });
-      if (outcome.kind === 'done') continue;
+      if (outcome.kind === 'done' || outcome.kind === 'gone') continue;
       onError(host, instance, 'message' in outcome ? outcome.message : outcome.kind);
       return;
     }

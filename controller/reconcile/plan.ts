@@ -1,14 +1,13 @@
 import { isTrue } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
 import type { CiJobStatus } from '../api/cijob-status.ts';
-import { instanceCleanupFinalizer } from '../api/meta.ts';
 import type { Command } from '../incus/commands.ts';
 import { planAttempt } from './attempt.ts';
 import { cleanUp } from './clean-up.ts';
 import type { Observed, Patience } from './observed.ts';
 import { planQueue } from './queue.ts';
 import { statusAfter, statusWhileCleaning } from './status.ts';
-import { calledOff, isFinished, type Step } from './step.ts';
+import { calledOff, hasFinalizer, isFinished, type Step } from './step.ts';
 
 /** What to do about a job now. Data only: carrying it out and planning again gives a plan that does nothing. */
 export interface Plan {
@@ -41,7 +40,7 @@ export function plan(job: CiJob, observed: Observed, now: number, patience: Pati
   const concluded = statusAfter(job, step, observed, now);
   const over = isFinished({ ...job, status: concluded });
   const cleaning = cleanUp(job, concluded, observed, now);
-  const finalizer = job.metadata.finalizers?.includes(instanceCleanupFinalizer) ?? false;
+  const finalizer = hasFinalizer(job);
   // It was let go before. A host that is out of sight by now does not bring it back.
   const letGo = isFinished(job) && !finalizer;
   const status = letGo ? concluded : statusWhileCleaning(job, concluded, cleaning, now);

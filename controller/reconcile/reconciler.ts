@@ -1,6 +1,5 @@
 import type { CiJob } from '../api/cijob.ts';
 import type { CiJobStatus } from '../api/cijob-status.ts';
-import { instanceCleanupFinalizer } from '../api/meta.ts';
 import { bytesOf } from '../api/text.ts';
 import type { Clock } from '../clock.ts';
 import type { Command } from '../incus/commands.ts';
@@ -18,7 +17,7 @@ import {
 } from './observed.ts';
 import { plan, type Plan } from './plan.ts';
 import type { HostsPort, JobStore, Observer } from './ports.ts';
-import { isFinished } from './step.ts';
+import { hasFinalizer, isFinished } from './step.ts';
 import { worthWriting } from './worth-writing.ts';
 
 export interface ReconcilerOptions {
@@ -96,7 +95,7 @@ export class Reconciler {
       if (!changed) break;
     }
     if (!planned) return undefined;
-    const ours = job.metadata.finalizers?.includes(instanceCleanupFinalizer) ?? false;
+    const ours = hasFinalizer(job);
     if (planned.done) {
       this.#forget(key);
       if (ours) await this.#options.store.removeFinalizer(job);
@@ -193,7 +192,7 @@ export class Reconciler {
   ): Promise<CiJob> {
     const { store, observer, clock } = this.#options;
     let written = job;
-    if (planned.finalizer && !(job.metadata.finalizers ?? []).includes(instanceCleanupFinalizer)) {
+    if (planned.finalizer && !hasFinalizer(job)) {
       written = await store.addFinalizer(written);
     }
     const worth = worthWriting(written.status, planned.status, clock.now());
@@ -288,10 +287,11 @@ export class Reconciler {
   }
 
   /** A stored status says who holds which slot, whoever wrote it. */
-  #takeUpSlot(key: string, cell: Cell, { metadata, spec, status }: CiJob): void {
+  #takeUpSlot(key: string, cell: Cell, job: CiJob): void {
+    const { spec, status } = job;
     const name = status?.instance?.name;
     if (status?.host === undefined || name === undefined || cell.slots.has(name)) return;
-    if (!metadata.finalizers?.includes(instanceCleanupFinalizer)) return;
+    if (!hasFinalizer(job)) return;
     cell.slots.add(name);
     this.#keysByInstance.set(name, key);
     const { cpu, memory } = spec.instance;
@@ -379,7 +379,11 @@ function remember(memory: Memory, command: Command, outcome: CommandOutcome, now
     case 'collected':
       memory.collected = outcome.collected;
       break;
+    case 'gone':
+      memory.gone = command.instance;
+      break;
     case 'done':
+      if (memory.gone === command.instance) memory.gone = undefined;
       break;
   }
   memory.problem = undefined;

@@ -91,7 +91,7 @@ function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed
   const { log } = verdict;
   if (ended) draft.condition('RunnerExited', yes('RunnerEnded', 'the runner has ended'));
   if (log) draft.condition('Collected', yes('LogRead', `the log has ${log.bytes} bytes`));
-  if (draft.status.host !== undefined && observed.host?.kind === 'up' && !observed.instance) {
+  if (!observed.instance && observed.memory.gone === draft.status.instance?.name && draft.status.instance) {
     draft.condition('InstanceDeleted', yes('InstanceGone', 'the instance is gone'));
   }
   const attempts = draft.status.attempts ?? [];

@@ -2,6 +2,7 @@ import { isTrue } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
 import type { CiJobCondition, Phase } from '../api/cijob-status.ts';
 import type { ConditionClaim } from '../api/conditions.ts';
+import { instanceCleanupFinalizer } from '../api/meta.ts';
 import type { Command } from '../incus/commands.ts';
 import type { Verdict } from './verdict.ts';
 
@@ -18,6 +19,11 @@ export interface Step {
   verdict?: Verdict;
   commands?: readonly { host: string; command: Command }[];
   wakeAt?: number | undefined;
+}
+
+/** Whether the job cannot vanish from the cluster before we let it go. */
+export function hasFinalizer({ metadata }: Pick<CiJob, 'metadata'>): boolean {
+  return metadata.finalizers?.includes(instanceCleanupFinalizer) ?? false;
 }
 
 export function isFinished(job: Pick<CiJob, 'status'>): boolean {

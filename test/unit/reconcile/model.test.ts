@@ -38,5 +38,5 @@ describe('the controller, whatever goes wrong around it', () => {
       }),
       { numRuns: runs, ...(seed === undefined ? {} : { seed: Number(seed) }), endOnFailure: false },
     );
-  }, 120_000);
+  }, Math.max(120_000, runs * 100));
 });

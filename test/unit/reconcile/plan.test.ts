@@ -92,6 +92,10 @@ const collected = (what: GuestFile, log: GuestFile = file('the log\n')) => ({
 });
 const exited = { succeeded: true, returnCode: 0, error: '' };
 
+/** Nothing is shown of the instance, and the host, asked for it, says that there is none. */
+const goneFrom = (host: Observed['host'], memory: Partial<Memory> = {}) =>
+  observed({ host, memory: { gone: name, ...memory } });
+
 const look = (what: CiJob, seen: Observed, at = now) => plan(what, seen, at, defaultPatience);
 const verbs = (planned: ReturnType<typeof look>) => planned.commands.map(({ command }) => command.verb);
 const outcome = ({ status }: ReturnType<typeof look>) => [
@@ -256,7 +260,7 @@ describe('the outcome', () => {
   });
 
   it('of an instance that is gone or stopped is the infrastructure', () => {
-    const gone = look(running({ infraRetryLimit: 0 }), observed({ host: up }));
+    const gone = look(running({ infraRetryLimit: 0 }), goneFrom(up));
     expect(outcome(gone)).toEqual(['Failed', 'Infrastructure', 'InstanceGone']);
     const stopped = observed({
       host: up,
@@ -268,6 +272,23 @@ describe('the outcome', () => {
       'Infrastructure',
       'InstanceStopped',
     ]);
+  });
+
+  it('is not guessed from a list that shows no instance: the host is asked for it', () => {
+    const unseen = look(running({ infraRetryLimit: 0 }), observed({ host: up }));
+    expect(verbs(unseen)).toEqual(['read']);
+    expect(outcome(unseen)).toEqual(['Running', undefined, undefined]);
+    const another = look(running({ infraRetryLimit: 0 }), goneFrom(up, { gone: 'of an earlier attempt' }));
+    expect(verbs(another)).toEqual(['read']);
+    const problem = {
+      verb: 'read',
+      outcome: { kind: 'unknown', message: 'no answer' },
+      count: 5,
+      at: now,
+    } as const;
+    const unanswered = look(running({ infraRetryLimit: 0 }), observed({ host: up, memory: { problem } }));
+    expect(outcome(unanswered)).toEqual(['Failed', 'Infrastructure', 'InstanceGone']);
+    expect(verbs(look(running({ cancel: true }), observed({ host: up })))).toEqual(['read']);
   });
 
   it.each(['ImageNotFound', 'SourceNotAllowed', 'ProfileNotFound'])(
@@ -309,14 +330,12 @@ describe('the outcome', () => {
       'stop',
       'delete',
     ]);
-    const planned = look(cancelled, observed({ host: up, memory: collected(missing) }));
+    const planned = look(cancelled, goneFrom(up, collected(missing)));
     expect([...outcome(planned), planned.done]).toEqual(['Cancelled', 'Cancelled', 'Cancelled', true]);
     // It had ended before anybody called it off.
-    expect(outcome(look(cancelled, observed({ host: up, memory: collected(result({})) })))[0]).toBe(
-      'Succeeded',
-    );
+    expect(outcome(look(cancelled, goneFrom(up, collected(result({})))))[0]).toBe('Succeeded');
     const garbled: GuestFile = { kind: 'unreadable', what: 'symlink' };
-    expect(outcome(look(cancelled, observed({ host: up, memory: collected(garbled) })))[0]).toBe('Cancelled');
+    expect(outcome(look(cancelled, goneFrom(up, collected(garbled))))[0]).toBe('Cancelled');
   });
 
   it('carries the end of the log as text of at most 4 KiB, whatever bytes the guest wrote', () => {
@@ -331,7 +350,7 @@ describe('the outcome', () => {
 
 describe('after the infrastructure failed', () => {
   it('a new attempt comes, after a pause that doubles, and the old one is told in the history', () => {
-    const lost = look(running({ infraRetryLimit: 2 }), observed({ host: up }));
+    const lost = look(running({ infraRetryLimit: 2 }), goneFrom(up));
     expect(lost.status).toMatchObject({
       phase: 'Pending',
       attempt: 2,
@@ -372,7 +391,8 @@ describe('a job that is over', () => {
       'stop',
       'delete',
     ]);
-    expect(look(finished({}), observed({ host: up }))).toMatchObject({
+    expect(verbs(look(finished({}), observed({ host: up })))).toEqual(['read']);
+    expect(look(finished({}), goneFrom(up))).toMatchObject({
       done: true,
       finalizer: false,
       commands: [],
@@ -392,15 +412,17 @@ describe('a job that is over', () => {
 
   it('keeps its finalizer while a host that may have its instance is out of sight', () => {
     expect(look(finished({}), observed({ host: down(1) }))).toMatchObject({ done: false, finalizer: true });
+    // What was seen gone before does not come back.
+    expect(look(finished({}), goneFrom(down(1)))).toMatchObject({ done: true, finalizer: false });
   });
 
   it('is deleted once its ttl is over, and asks for no further look after that', () => {
     const old = finished({ ttlSecondsAfterFinished: 30 });
-    expect(look(old, observed({ host: up }), now + 29_999)).toMatchObject({
+    expect(look(old, goneFrom(up), now + 29_999)).toMatchObject({
       expired: false,
       wakeAt: now + 30_000,
     });
-    const expired = look(old, observed({ host: up }), now + 30_000);
+    const expired = look(old, goneFrom(up), now + 30_000);
     expect([expired.expired, expired.wakeAt]).toEqual([true, undefined]);
   });
 
