@@ -69,6 +69,11 @@ export const CiJobStatus = z.object({
     .describe('The Incus instance of the current attempt.'),
   attempt: z.int().min(1).max(100).optional().describe('Number of the current attempt, from 1.'),
   exitCode: z.int().min(0).max(255).optional().describe('Exit code of the command.'),
+  queuedAt: time
+    .optional()
+    .describe(
+      'When the job began to wait for a slot: what queueTimeoutSeconds counts from. Not while it is suspended.',
+    ),
   startTime: time.optional().describe('When the job was admitted.'),
   completionTime: time.optional().describe('When the outcome was known.'),
   duration: z.string().max(32).optional().describe('How long the command ran, for people: 1m32s.'),

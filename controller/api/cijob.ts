@@ -246,7 +246,7 @@ export const CiJobSpec = z
       .meta(immutable)
       .optional()
       .describe(
-        'Seconds to wait for a host with a free slot before the job fails. The default is to wait as long as it takes.',
+        'Seconds to wait for a host with a free slot before the job fails, from status.queuedAt on. The default is to wait as long as it takes.',
       ),
     infraRetryLimit: z
       .int()

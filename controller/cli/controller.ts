@@ -174,7 +174,17 @@ export async function controller(options: ControllerOptions): Promise<number> {
         remove: (host) => pool.remove(host),
         status: (resource) => {
           const host = pool.get(resource.metadata.name);
-          return host && hostStatus(resource, host.state, pool.used(host.name), host.observedAt, clock.now());
+          return (
+            host &&
+            hostStatus(
+              resource,
+              host.state,
+              pool.used(host.name),
+              host.observedAt,
+              clock.now(),
+              pool.refusalOf(host.name),
+            )
+          );
         },
       },
       onJobWrite: () => undefined,

@@ -1,6 +1,7 @@
 import { findCondition } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
 import { instanceCleanupFinalizer } from '../api/meta.ts';
+import { heldUntil } from '../reconcile/clean-up.ts';
 
 /** What alerts ask about jobs, beyond how many there are. Times are in seconds, 0 where there is no such job. */
 export interface JobGauges {
@@ -32,18 +33,19 @@ export function jobGauges(jobs: readonly CiJob[], now: number): JobGauges {
       const limit = (spec.bootTimeoutSeconds + spec.timeoutSeconds) * 1000 + slack;
       if (now > since + limit) gauges.overdue += 1;
     } else if (!spec.suspend) {
-      gauges.oldestWaiting = Math.max(gauges.oldestWaiting, (now - since) / 1000);
+      const queuedAt = status?.queuedAt === undefined ? since : Date.parse(status.queuedAt);
+      gauges.oldestWaiting = Math.max(gauges.oldestWaiting, (now - queuedAt) / 1000);
     }
   }
   return gauges;
 }
 
 /** From when on the instance of a finished job should be going; a failed one may be held for debugging. */
-function cleanUpDue({ metadata, spec, status }: CiJob): number {
-  const completed = Date.parse(status?.completionTime ?? '');
+function cleanUpDue(job: CiJob): number {
+  const { metadata, status = {} } = job;
+  const completed = Date.parse(status.completionTime ?? '');
   if (metadata.deletionTimestamp !== undefined) {
     return Math.max(completed, Date.parse(metadata.deletionTimestamp));
   }
-  const held = status?.failure && status.failure.class !== 'Cancelled';
-  return completed + (held ? spec.holdOnFailureSeconds * 1000 : 0);
+  return Math.max(completed, heldUntil(job, status) ?? 0);
 }

@@ -10,6 +10,8 @@ export interface Demand {
   cpu: number;
   memoryBytes: number;
   priority: number;
+  /** Hosts that failed the job before: only if no other has room. */
+  avoid: readonly string[];
   /** Milliseconds since the epoch. */
   createdAt: number;
 }
@@ -38,7 +40,8 @@ export type Fit =
   | { kind: 'never'; reason: string; message: string };
 
 /**
- * Finds the host for a job: of those that admit it and have room, the one with the most free slots.
+ * Finds the host for a job: of those that admit it and have room, one that has not failed it yet, and of these the one
+ * with the most free slots.
  * Says otherwise what stands in the way, beginning with what concerns most hosts.
  */
 export function fit(demand: Demand, offers: readonly Offer[]): Fit {
@@ -95,6 +98,7 @@ export function fit(demand: Demand, offers: readonly Offer[]): Fit {
       message: `${names(connected)} takes no new jobs: ${connected[0]?.unschedulable ?? ''}`,
     };
   }
+  const avoided = ({ name }: Offer) => Number(demand.avoid.includes(name));
   const best = open
     .filter(
       ({ capacity, used }) =>
@@ -102,7 +106,7 @@ export function fit(demand: Demand, offers: readonly Offer[]): Fit {
         used.cpu + demand.cpu <= capacity.cpu &&
         used.memoryBytes + demand.memoryBytes <= capacity.memoryBytes,
     )
-    .sort((a, b) => free(b) - free(a) || a.name.localeCompare(b.name))[0];
+    .sort((a, b) => avoided(a) - avoided(b) || free(b) - free(a) || a.name.localeCompare(b.name))[0];
   if (best) return { kind: 'fits', host: best.name };
   const slots = open.map(
     ({ name, used, capacity }) => `${name} uses ${used.instances} of ${capacity.instances} slots`,

@@ -9,13 +9,18 @@ import type { HostState } from './host.ts';
 
 type Claim = ConditionClaim;
 
-/** The status of an IncusHost. */
+/**
+ * The status of an IncusHost.
+ *
+ * @param refusal why it is given no jobs although it may take some; see hosts/breaker.ts.
+ */
 export function hostStatus(
   resource: IncusHost,
   state: HostState,
   used: number,
   observedAt: number,
   now: number,
+  refusal?: string,
 ): IncusHostStatus {
   const time = new Date(now).toISOString();
   const { generation } = resource.metadata;
@@ -30,7 +35,9 @@ export function hostStatus(
     ? { status: 'False', reason: 'NotConnected', message: state.message }
     : resource.spec.unschedulable
       ? { status: 'False', reason: 'Unschedulable', message: 'spec.unschedulable is set' }
-      : { status: 'True', reason: 'Schedulable', message: 'the host takes jobs' };
+      : refusal !== undefined
+        ? { status: 'False', reason: 'CreationFailing', message: refusal }
+        : { status: 'True', reason: 'Schedulable', message: 'the host takes jobs' };
   set('Schedulable', schedulable);
   set(
     'Ready',

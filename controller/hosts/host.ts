@@ -5,6 +5,7 @@ import type { Command, Verb } from '../incus/commands.ts';
 import { IncusError } from '../incus/errors.ts';
 import { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
+import type { Reconfigured } from '../incus/reconfigured.ts';
 import { SshError } from '../ssh/errors.ts';
 import { openLink, type Link, type ReadKey } from './link.ts';
 import type { LiveLogs } from './live-logs.ts';
@@ -37,7 +38,7 @@ export interface HostEvents {
 }
 
 /** What was done to an instance behind our back. */
-export type Drift = 'Stopped' | 'Restarted' | 'Paused' | 'Deleted' | 'DevicesChanged';
+export type Drift = 'Stopped' | 'Restarted' | 'Paused' | 'Deleted' | Reconfigured;
 
 const drifts: Readonly<Record<string, Drift>> = {
   'instance-stopped': 'Stopped',
@@ -186,7 +187,7 @@ export class Host {
             if (this.#session) events.changed(this.name, instance);
           },
           lifecycle: (action, instance) => this.#noteDrift(instance, drifts[action]),
-          devicesChanged: (instance) => this.#noteDrift(instance, 'DevicesChanged'),
+          reconfigured: (instance, what) => this.#noteDrift(instance, what),
           eventLag: (milliseconds) => events.eventLag(this.name, milliseconds / 1000),
           request: (method, path) => events.request(this.name, method, path),
         },

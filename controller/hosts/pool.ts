@@ -5,6 +5,7 @@ import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { byRank, fit, type Demand, type Fit, type Offer } from './admission.ts';
+import { Breaker } from './breaker.ts';
 import { Host, type HostEvents, type HostState } from './host.ts';
 import type { LiveLogs } from './live-logs.ts';
 import type { ReadKey } from './link.ts';
@@ -37,10 +38,16 @@ interface Slot {
   memoryBytes: number;
 }
 
+interface Member {
+  host: Host;
+  resource: IncusHost;
+  breaker: Breaker;
+}
+
 /** All Incus hosts: their connections, who holds which slot, and the queue of those who wait for one. */
 export class HostPool {
   readonly #options: PoolOptions;
-  readonly #hosts = new Map<string, { host: Host; resource: IncusHost }>();
+  readonly #hosts = new Map<string, Member>();
   /** Slots by instance name. */
   readonly #slots = new Map<string, Slot>();
   readonly #waiting = new Map<string, { demand: Demand; instance: string; why: Fit }>();
@@ -65,7 +72,7 @@ export class HostPool {
     } else {
       const { controllerId, readKey, clock, events, logs } = this.#options;
       const host = new Host({ name, spec: resource.spec, controllerId, readKey, clock, events, logs });
-      this.#hosts.set(name, { host, resource });
+      this.#hosts.set(name, { host, resource, breaker: new Breaker() });
       await known?.host.close();
     }
     this.assign();
@@ -102,9 +109,27 @@ export class HostPool {
   }
 
   async perform(name: string, command: Command): Promise<CommandOutcome> {
-    const host = this.get(name);
-    if (!host) return { kind: 'unknown', message: `there is no IncusHost ${name}` };
-    return host.perform(command);
+    const member = this.#hosts.get(name);
+    if (!member) return { kind: 'unknown', message: `there is no IncusHost ${name}` };
+    const outcome = await member.host.perform(command);
+    if (command.verb === 'create') this.#created(member, outcome);
+    return outcome;
+  }
+
+  /** Why a host is given no jobs although it is connected and may take some; undefined if it is given them. */
+  refusalOf(name: string): string | undefined {
+    return this.#hosts.get(name)?.breaker.refusal(this.#options.clock.now());
+  }
+
+  #created({ host, breaker }: Member, outcome: CommandOutcome): void {
+    const { clock, events } = this.#options;
+    if (outcome.kind === 'done' && breaker.succeeded()) events.changed(host.name, undefined);
+    // What was lost on the way says nothing of Incus, and what was refused is wrong with the job.
+    if (outcome.kind !== 'failed') return;
+    const pause = breaker.failed(outcome.message, clock.now(), Math.random());
+    if (pause === 0) return;
+    events.changed(host.name, undefined);
+    clock.after(pause, () => events.changed(host.name, undefined));
   }
 
   /** Every instance that this installation made for a job, on hosts that are connected. */
@@ -180,8 +205,12 @@ export class HostPool {
       waiting.why = fit(demand, offers);
       if (waiting.why.kind !== 'fits') continue;
       const { host } = waiting.why;
+      const { clock } = this.#options;
+      const breaker = this.#hosts.get(host)?.breaker;
+      breaker?.given(clock.now(), Math.random());
       const offer = offers.find(({ name }) => name === host);
       if (offer) {
+        offer.unschedulable = breaker?.refusal(clock.now());
         offer.used.instances += 1;
         offer.used.cpu += demand.cpu;
         offer.used.memoryBytes += demand.memoryBytes;
@@ -204,7 +233,8 @@ export class HostPool {
   }
 
   #offers(): Offer[] {
-    return [...this.#hosts.values()].map(({ host, resource }) => {
+    const now = this.#options.clock.now();
+    return [...this.#hosts.values()].map(({ host, resource, breaker }) => {
       const used = { instances: 0, cpu: 0, memoryBytes: 0 };
       const counted = new Set<string>();
       for (const [instance, slot] of this.#slots) {
@@ -218,18 +248,23 @@ export class HostPool {
         if (instance.labels['controller'] === this.#options.controllerId) counted.add(instance.name);
       }
       used.instances = counted.size;
-      return offerOf(resource, host.state, used);
+      return offerOf(resource, host.state, used, breaker.refusal(now));
     });
   }
 }
 
 /** What a host offers, given its state and how much of it is taken. */
-export function offerOf({ metadata, spec }: IncusHost, state: HostState, used: Offer['used']): Offer {
+export function offerOf(
+  { metadata, spec }: IncusHost,
+  state: HostState,
+  used: Offer['used'],
+  refusal?: string,
+): Offer {
   return {
     name: metadata.name,
     labels: metadata.labels ?? {},
     up: state.kind === 'up',
-    unschedulable: unschedulable(spec, metadata.deletionTimestamp),
+    unschedulable: unschedulable(spec, metadata.deletionTimestamp) ?? refusal,
     instanceTypes: state.kind === 'up' ? state.instanceTypes : undefined,
     namespaceLabels: spec.allowedNamespaces.matchLabels,
     capacity: {

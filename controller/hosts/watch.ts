@@ -1,6 +1,7 @@
 import type { IncusClient } from '../incus/client.ts';
 import { IncusError } from '../incus/errors.ts';
-import type { EndedOperation, Inventory } from '../incus/inventory.ts';
+import type { EndedOperation, InstanceView, Inventory } from '../incus/inventory.ts';
+import { reconfigured, type Reconfigured } from '../incus/reconfigured.ts';
 import type { IncusEvent, Instance, Operation } from '../incus/schemas.ts';
 
 /** What a watch tells its host. */
@@ -9,8 +10,8 @@ export interface WatchEvents {
   changed(instance: string | undefined): void;
   /** Something happened to an instance. Told before the inventory shows it. */
   lifecycle(action: string, instance: string): void;
-  /** An instance was read anew and has other devices than before. */
-  devicesChanged(instance: string): void;
+  /** An instance was read anew and is configured otherwise than before. */
+  reconfigured(instance: string, what: Reconfigured): void;
 }
 
 /** An instance that events keep coming about is read at most so often. */
@@ -92,9 +93,7 @@ export class Watch {
       // An event that came meanwhile may be newer than what was read.
       if (this.#inventory.get(name) !== before && tries < refreshTries) continue;
       this.#inventory.put(name, instance);
-      if (before && instance && JSON.stringify(before.devices) !== JSON.stringify(instance.devices)) {
-        this.#events.devicesChanged(name);
-      }
+      this.#compare(before);
       break;
     }
     this.#events.changed(name);
@@ -111,12 +110,21 @@ export class Watch {
     this.#held ??= [];
     const [instances, operations] = await Promise.all([this.#client.instances(), this.#client.operations()]);
     this.#mustGoOn();
+    const before = [...this.#inventory.all()];
     this.#inventory.replace(instances, operations);
+    for (const instance of before) this.#compare(instance);
     const held = this.#held;
     this.#held = undefined;
     for (const event of held) this.#apply(event);
     for (const id of [...this.#waiting.keys()]) this.#settle(id, !this.#inventory.isRunning(id));
     this.#events.changed(undefined);
+  }
+
+  /** Tells what is configured otherwise than it was, be it that an event told of it, or a list after a while without. */
+  #compare(before: InstanceView | undefined): void {
+    const after = before && this.#inventory.get(before.name);
+    if (!after) return;
+    for (const what of reconfigured(before, after)) this.#events.reconfigured(after.name, what);
   }
 
   async #read(name: string): Promise<Instance | undefined> {

@@ -15,6 +15,8 @@ export interface InstanceView {
   /** Only keys that matter to us: `user.cijob.*`. */
   readonly labels: Readonly<Record<string, string>>;
   readonly devices: Readonly<Record<string, Device>>;
+  /** What else of its configuration a job's limits and safety rest on, its profiles included. */
+  readonly settings: Readonly<Record<string, string>>;
   /** Operations that run on it. */
   readonly operations: ReadonlySet<string>;
 }
@@ -35,6 +37,17 @@ export interface Change {
 }
 
 const labelPrefix = 'user.cijob.';
+/** Everything else Incus itself writes, or it is of no concern to us: `volatile.*`, `image.*`, `user.*`. */
+const settingPrefixes = [
+  labelPrefix,
+  'boot.',
+  'cloud-init.',
+  'limits.',
+  'linux.',
+  'nvidia.',
+  'raw.',
+  'security.',
+];
 /** Operations that ended and nobody asked for, kept at most. */
 const endedKept = 4096;
 
@@ -103,6 +116,7 @@ export class Inventory {
         last_used_at: '',
         config: { ...definition.config },
         devices: { ...definition.devices },
+        profiles: [...definition.profiles],
       }),
     );
   }
@@ -226,6 +240,14 @@ function view(instance: Instance): InstanceView {
     announcedReady: instance.status === 'Ready',
     labels: Object.fromEntries(labels.map(([key, value]) => [key.slice(labelPrefix.length), value])),
     devices: instance.devices,
+    settings: {
+      profiles: instance.profiles.join(','),
+      ...Object.fromEntries(
+        Object.entries(instance.config).filter(([key]) =>
+          settingPrefixes.some((prefix) => key.startsWith(prefix)),
+        ),
+      ),
+    },
     operations: new Set(),
   };
 }

@@ -126,6 +126,7 @@ export function slotRequestOf(job: CiJob, namespaceLabels: Readonly<Record<strin
     cpu: instance.cpu,
     memoryBytes: bytesOf(instance.memory),
     priority,
+    avoid: (job.status?.attempts ?? []).flatMap(({ host }) => host ?? []),
     createdAt: Date.parse(job.metadata.creationTimestamp),
   };
 }

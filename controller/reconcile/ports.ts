@@ -31,6 +31,7 @@ export interface SlotRequest {
   cpu: number;
   memoryBytes: number;
   priority: number;
+  avoid: readonly string[];
   createdAt: number;
 }
 

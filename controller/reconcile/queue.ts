@@ -11,6 +11,7 @@ export function planQueue(job: CiJob, observed: Observed, now: number, patience:
   if (job.spec.suspend) {
     return {
       phase: 'Pending',
+      queuedAt: undefined,
       conditions: {
         Admitted: no('Suspended', 'spec.suspend is true: set it to false to have the job admitted'),
       },
@@ -19,18 +20,21 @@ export function planQueue(job: CiJob, observed: Observed, now: number, patience:
   const retryAt = nextAttemptAt(job, patience);
   if (retryAt !== undefined && now < retryAt) return { phase: 'Pending', wakeAt: retryAt };
   const { admission } = observed;
-  const queueTimeout = job.spec.queueTimeoutSeconds;
-  const giveUpAt =
-    queueTimeout === undefined ? undefined : Date.parse(job.metadata.creationTimestamp) + queueTimeout * 1000;
-  if (admission?.kind === 'admitted') return { phase: 'Provisioning', admittedTo: admission.host };
-  if (giveUpAt !== undefined && now >= giveUpAt && job.status?.attempts === undefined) {
-    return { verdict: config('QueueTimeout', `no host had a free slot within ${queueTimeout} s`) };
-  }
   if (!admission) return { phase: 'Pending', needsSlot: true };
+  if (admission.kind === 'admitted') return { phase: 'Provisioning', admittedTo: admission.host };
   if (admission.kind === 'refused') return { verdict: config(admission.reason, admission.message) };
+  const queuedAt = job.status?.queuedAt === undefined ? now : Date.parse(job.status.queuedAt);
+  const timeout = job.spec.queueTimeoutSeconds;
+  // A later attempt is not the queue's fault, and the job has begun.
+  const giveUpAt =
+    timeout === undefined || job.status?.attempts !== undefined ? undefined : queuedAt + timeout * 1000;
+  if (giveUpAt !== undefined && now >= giveUpAt) {
+    return { verdict: config('QueueTimeout', `no host had a free slot within ${timeout} s`) };
+  }
   const place = `place ${admission.position} of ${admission.length} in the queue`;
   return {
     phase: 'Pending',
+    queuedAt,
     conditions: { Admitted: no(admission.reason, `${admission.message}; ${place}`) },
     wakeAt: Math.min(giveUpAt ?? Infinity, now + positionInterval),
   };

@@ -26,6 +26,8 @@ export function statusAfter(job: CiJob, step: Step, observed: Observed, now: num
   if (step.imageFingerprint !== undefined && draft.status.instance) {
     draft.set({ instance: { ...draft.status.instance, imageFingerprint: step.imageFingerprint } });
   }
+  if (step.queuedAt !== undefined) draft.set({ queuedAt: new Date(step.queuedAt).toISOString() });
+  else if ('queuedAt' in step) draft.unset('queuedAt');
   if (step.admittedTo !== undefined) admit(draft, job, step.admittedTo, time);
   if (step.phase) draft.phase(step.phase);
   if (step.verdict) conclude(draft, job, step.verdict, observed, time);
@@ -138,7 +140,7 @@ function startOver(draft: Draft, verdict: Extract<Verdict, { passed: false }>, t
     finishedAt: time,
   };
   draft.set({ attempts: [...attempts, ended].slice(-11), attempt: attempt + 1, timings: [] });
-  draft.unset('host', 'instance', 'phase');
+  draft.unset('host', 'instance', 'phase', 'queuedAt');
   draft.drop(
     'DevicesConfigured',
     'Started',

@@ -12,6 +12,8 @@ export interface Step {
   /** The job takes its slot on this host. */
   admittedTo?: string;
   needsSlot?: boolean;
+  /** Since when the job waits for a slot, in milliseconds since the epoch; undefined when it does not want one now. */
+  queuedAt?: number | undefined;
   imageFingerprint?: string;
   conditions?: Partial<Record<CiJobCondition, ConditionClaim>>;
   /** Set while the job waits for something that is not in its own hands: a host out of sight. */

@@ -142,7 +142,7 @@ export class ModelSession {
     this.watch = new Watch(
       this.client,
       host.inventory,
-      { changed, lifecycle: () => undefined, devicesChanged: () => undefined },
+      { changed, lifecycle: () => undefined, reconfigured: () => undefined },
       () => this.close(),
     );
   }

@@ -69,6 +69,7 @@ export class ModelIncus {
         status: 'Stopped',
         config: { ...definition.config },
         devices: { ...definition.devices },
+        profiles: [...definition.profiles],
         last_used_at: epoch,
         guest: new ModelGuest(this.#fateOf(name)),
         busy: operation.id,
@@ -265,6 +266,14 @@ function ending({ name }: ModelInstance): string {
 }
 
 /** An instance as it is listed. */
-export function plain({ name, type, status, config, devices, last_used_at }: ModelInstance): Instance {
-  return { name, type, status, config, devices, last_used_at };
+export function plain({
+  name,
+  type,
+  status,
+  config,
+  devices,
+  profiles,
+  last_used_at,
+}: ModelInstance): Instance {
+  return { name, type, status, config, devices, profiles, last_used_at };
 }

@@ -1,6 +1,10 @@
 import { describe, expect, test } from 'vitest';
 import type { CiJob } from '../../../controller/api/cijob.ts';
-import { instanceCleanupFinalizer } from '../../../controller/api/meta.ts';
+import {
+  holdUntilAnnotation,
+  instanceCleanupFinalizer,
+  releaseAnnotation,
+} from '../../../controller/api/meta.ts';
 import { jobGauges } from '../../../controller/cli/job-gauges.ts';
 import { manifest } from '../../e2e/support/cluster.ts';
 
@@ -33,6 +37,11 @@ describe('what alerts ask about jobs', () => {
     expect(jobGauges([young, suspended], now)).toMatchObject({ oldestWaiting: 30, overdue: 0 });
   });
 
+  test('one that was resumed, since then', () => {
+    const resumed = job({}, { queuedAt: ago(7) }, { creationTimestamp: ago(3600) });
+    expect(jobGauges([resumed], now).oldestWaiting).toBe(7);
+  });
+
   test('a job that waits for its next attempt, since the last was lost', () => {
     const lost = { type: 'Admitted', status: 'False', reason: 'Retrying', message: '' } as const;
     const retrying = job({}, { conditions: [{ ...lost, lastTransitionTime: ago(5) }] });
@@ -56,6 +65,10 @@ describe('what alerts ask about jobs', () => {
     expect(
       jobGauges([job({ holdOnFailureSeconds: 900 }, { ...done, failure }, ours)], now).oldestCleanUp,
     ).toBe(0);
+    const asked = (annotations: Record<string, string>) =>
+      jobGauges([job({}, { ...done, failure }, { ...ours, annotations })], now).oldestCleanUp;
+    expect(asked({ [holdUntilAnnotation]: ago(50) })).toBe(50);
+    expect(asked({ [holdUntilAnnotation]: ago(50), [releaseAnnotation]: '' })).toBe(300);
     const deleted = { ...ours, deletionTimestamp: ago(10) };
     expect(
       jobGauges([job({ holdOnFailureSeconds: 900 }, { ...done, failure }, deleted)], now).oldestCleanUp,

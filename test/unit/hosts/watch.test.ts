@@ -9,6 +9,7 @@ const instance = (name: string): Instance => ({
   status: 'Running',
   config: {},
   devices: {},
+  profiles: [],
   last_used_at: '2026-01-01T00:00:00Z',
 });
 const operation = (id: string, status_code = 103): Operation => ({
@@ -45,7 +46,7 @@ function watch(inventory = new Inventory()) {
     {
       changed: (name) => changes.push(name),
       lifecycle: () => undefined,
-      devicesChanged: () => undefined,
+      reconfigured: (name, what) => changes.push(`${name} ${what}`),
     },
     () => {
       givenUp = true;
@@ -85,6 +86,43 @@ describe('the watch over a host', () => {
     list.resolve([]);
     await it.relist();
     await expect(waiting).rejects.toMatchObject({ kind: 'Unknown' });
+  });
+
+  it('names what was configured otherwise, be it told or found by a list, and nothing else', async () => {
+    const inventory = new Inventory();
+    const made = {
+      ...instance('one'),
+      config: { 'limits.cpu': '2' },
+      devices: { root: { type: 'disk', path: '/' } },
+    };
+    const changedTo = async (now: Instance) => {
+      inventory.replace([made], []);
+      const { watch: it, read, list, changes } = watch(inventory);
+      const refreshed = it.refresh('one');
+      read.resolve(now);
+      await refreshed;
+      const told = changes.filter((change) => change !== 'one');
+      inventory.replace([made], []);
+      const relisted = it.relist();
+      list.resolve([now]);
+      await relisted;
+      expect(changes.filter((change) => change !== 'one' && change !== undefined)).toEqual([
+        ...told,
+        ...told,
+      ]);
+      return told;
+    };
+    expect(await changedTo({ ...made, devices: { root: { path: '/', type: 'disk' } } })).toEqual([]);
+    expect(
+      await changedTo({ ...made, config: { ...made.config, 'user.note': 'x', 'volatile.x': '1' } }),
+    ).toEqual([]);
+    expect(await changedTo({ ...made, devices: {} })).toEqual(['one DevicesChanged']);
+    expect(await changedTo({ ...made, config: { 'limits.cpu': '4' } })).toEqual(['one ConfigChanged']);
+    expect(await changedTo({ ...made, config: {}, devices: {} })).toEqual([
+      'one DevicesChanged',
+      'one ConfigChanged',
+    ]);
+    expect(await changedTo({ ...made, profiles: ['privileged'] })).toEqual(['one ConfigChanged']);
   });
 
   it('gives up when it cannot look again', async () => {

@@ -65,6 +65,7 @@ describe('the inventory', () => {
       status: 'Running',
       config: {},
       devices: {},
+      profiles: [],
       last_used_at: '',
     });
     expect(inventory.apply(lifecycle('instance-deleted'))).toEqual({ instance: 'i', mustRead: false });

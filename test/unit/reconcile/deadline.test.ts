@@ -58,6 +58,7 @@ const instance: InstanceView = {
   announcedReady: false,
   labels: { uid },
   devices: {},
+  settings: {},
   operations: new Set(),
 };
 

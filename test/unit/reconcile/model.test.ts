@@ -41,6 +41,6 @@ describe('the controller, whatever goes wrong around it', () => {
         { numRuns: runs, ...(seed === undefined ? {} : { seed: Number(seed) }), endOnFailure: false },
       );
     },
-    Math.max(120_000, runs * 100),
+    Math.max(300_000, runs * 100),
   );
 });

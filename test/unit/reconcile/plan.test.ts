@@ -62,6 +62,7 @@ function instance(part: Partial<InstanceView> = {}): InstanceView {
     announcedReady: false,
     labels: { uid: 'uid', attempt: '1', controller: 'us' },
     devices: {},
+    settings: {},
     operations: new Set(),
     ...part,
   };
@@ -151,9 +152,39 @@ describe('a job without a slot', () => {
   });
 
   it('fails when its time in the queue is over', () => {
-    const waits = job({ queueTimeoutSeconds: 60 });
-    expect(look(waits, observed(), now + 59_999).needsSlot).toBe(true);
-    expect(outcome(look(waits, observed(), now + 60_000))).toEqual(['Failed', 'Config', 'QueueTimeout']);
+    const full = {
+      kind: 'waiting',
+      reason: 'NoFreeSlot',
+      message: '',
+      position: 1,
+      length: 1,
+    } as const;
+    const created = job({ queueTimeoutSeconds: 60 });
+    const first = look(created, observed({ admission: full }));
+    expect(first).toMatchObject({ status: { queuedAt: time() }, wakeAt: now + 60_000 });
+    const waits = { ...created, status: first.status };
+    expect(outcome(look(waits, observed({ admission: full }), now + 59_999))[0]).toBe('Pending');
+    expect(outcome(look(waits, observed({ admission: full }), now + 60_000))).toEqual([
+      'Failed',
+      'Config',
+      'QueueTimeout',
+    ]);
+    // A slot that is free by now is asked for first, however long nobody looked.
+    expect(look(waits, observed(), now + 1e9).needsSlot).toBe(true);
+  });
+
+  it('does not wait for a slot while it is suspended: the time counts from when it is resumed', () => {
+    const full = { kind: 'waiting', reason: 'NoFreeSlot', message: '', position: 1, length: 1 } as const;
+    const created = job({ queueTimeoutSeconds: 60 });
+    const waits = { ...created, status: look(created, observed({ admission: full })).status };
+    const suspended = { ...waits, spec: { ...waits.spec, suspend: true } };
+    const paused = look(suspended, observed(), now + 30_000);
+    expect(paused.status.queuedAt).toBeUndefined();
+    const resumed = { ...waits, status: paused.status };
+    expect(look(resumed, observed({ admission: full }), now + 90_000)).toMatchObject({
+      status: { phase: 'Pending', queuedAt: new Date(now + 90_000).toISOString() },
+      wakeAt: now + 150_000,
+    });
   });
 
   it('is over at once, with nothing to clean up, when cancelled or deleted', () => {
