@@ -33,7 +33,7 @@ export function planAttempt(job: CiJob, observed: Observed, now: number, patienc
     };
   }
   if (instance.status !== 'Running') return notRunning(job, instance, observed, now, patience);
-  if (!isReady(instance, observed)) return boot(job, instance, observed, now);
+  if (!isReady(job, instance, observed)) return boot(job, instance, observed, now);
   return run(job, instance, observed, now, patience);
 }
 
@@ -130,7 +130,8 @@ function notRunning(
 function boot(job: CiJob, instance: InstanceView, { memory }: Observed, now: number): Step {
   const startedAt = Math.min(now, instance.startedAt);
   const giveUpAt = startedAt + job.spec.bootTimeoutSeconds * 1000;
-  if (now >= giveUpAt) {
+  // A controller that has only just come asks once, however long the guest has been there.
+  if (now >= giveUpAt && memory.probedAt !== undefined) {
     return {
       verdict: infrastructure(
         'AgentNotReady',
@@ -139,11 +140,12 @@ function boot(job: CiJob, instance: InstanceView, { memory }: Observed, now: num
     };
   }
   const probeAt = memory.probedAt === undefined ? now : memory.probedAt + probeInterval;
+  const next = now < probeAt ? probeAt : now + probeInterval;
   return {
     phase: 'Booting',
     conditions: started(instance),
     commands: now < probeAt ? [] : at(job, { verb: 'probe', instance: instance.name }),
-    wakeAt: Math.min(giveUpAt, now < probeAt ? probeAt : now + probeInterval),
+    wakeAt: now < giveUpAt ? Math.min(giveUpAt, next) : next,
   };
 }
 
@@ -272,12 +274,13 @@ function isOverdue(job: CiJob, observed: Observed, now: number, patience: Patien
   return now >= deadline(job, observed, now, patience);
 }
 
-function isReady(instance: InstanceView, { memory }: Observed): boolean {
+/** Whether the guest can take commands. One that could take the launch needs no second boot, whoever sent it. */
+function isReady(job: CiJob, instance: InstanceView, { memory }: Observed): boolean {
   return (
     instance.type === 'container' ||
     instance.announcedReady ||
     memory.agentAnswered ||
-    memory.operation !== undefined
+    isTrue(job.status?.conditions, 'AgentReady')
   );
 }
 

@@ -230,6 +230,19 @@ describe('a job with a slot', () => {
     expect(verbs(planned)).toEqual([]);
   });
 
+  it('asks a VM that a new controller finds before it gives it up, and never one that took its launch before', () => {
+    const vm = instance({ type: 'virtual-machine', startedAt: now - 3_600_000 });
+    const found = observed({ host: up, instance: vm });
+    const planned = look(admitted({ infraRetryLimit: 0 }), found);
+    expect([verbs(planned), planned.wakeAt]).toEqual([['probe'], now + 1_000]);
+    const launched = running({ timeoutSeconds: 7_200 }, {}, 3_590);
+    const { conditions = [] } = launched.status ?? {};
+    expect(verbs(look(launched, found))).toEqual(['probe']);
+    const ready = { ...conditions[0]!, type: 'AgentReady', status: 'True' } as const;
+    const took = { ...launched, status: { ...launched.status, conditions: [...conditions, ready] } };
+    expect(verbs(look(took, found))).toEqual(['launch']);
+  });
+
   it('probes a booting VM once a second, whatever it answers, until its time is up', () => {
     const vm = instance({ type: 'virtual-machine', startedAt: now });
     const booting = (probedAt?: number) => observed({ host: up, instance: vm, memory: { probedAt } });
@@ -237,7 +250,7 @@ describe('a job with a slot', () => {
     expect(verbs(look(admitted(), booting(now - 999)))).toEqual([]);
     expect(look(admitted(), booting(now - 999)).wakeAt).toBe(now + 1);
     expect(verbs(look(admitted(), booting(now - 1000)))).toEqual(['probe']);
-    const late = look(admitted({ infraRetryLimit: 0 }), booting(), now + 120_000);
+    const late = look(admitted({ infraRetryLimit: 0 }), booting(now + 119_000), now + 120_000);
     expect(outcome(late)).toEqual(['Failed', 'Infrastructure', 'AgentNotReady']);
   });
 });
