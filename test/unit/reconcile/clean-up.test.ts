@@ -126,12 +126,14 @@ describe('cleaning up after a job', () => {
     for (const verb of ['stop', 'delete'] as const) {
       const tried = { observed: there, memory: { problem: { ...problem, verb } } };
       expect(cleaned({ ...tried, at: now + 4_999 })).toMatchObject({ sent: [], wakeAt: now + 5_000 });
-      expect(cleaned({ ...tried, at: now + 5_000 }).sent).toEqual(both);
+      expect(cleaned({ ...tried, at: now + 5_000 })).toMatchObject({ sent: both });
+      expect(cleaned({ ...tried, at: now + 5_000 }).wakeAt).toBeUndefined();
     }
     expect(cleaned({ observed: there, memory: { problem: { ...problem, verb: 'collect' } } }).sent).toEqual(
       both,
     );
     expect(cleaned({ memory: { problem: { ...problem, verb: 'delete' } } }).wakeAt).toBeUndefined();
+    expect(cleaned({ observed: there }).wakeAt).toBeUndefined();
   });
 
   it('waits for the end of a hold, but not when the job is deleted', () => {

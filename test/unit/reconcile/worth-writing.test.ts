@@ -170,6 +170,13 @@ describe('the writes of a status', () => {
     expect(life.stored?.attempts).toHaveLength(2);
   });
 
+  it('tell that an instance may be left behind, once', () => {
+    const life = new Life();
+    life.look(admitted);
+    const left = { status: 'Unknown', reason: 'HostUnreachable', message: '' } as const;
+    expect([1, 2].map(() => life.look({ conditions: { InstanceDeleted: left } }))).toEqual([true, false]);
+  });
+
   it('tell which generation of the spec they are about', () => {
     const life = new Life();
     life.look(admitted);
