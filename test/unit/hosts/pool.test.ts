@@ -403,5 +403,5 @@ describe('the slots of the pool, whatever jobs and hosts do', () => {
       }),
       { numRuns: 200 },
     );
-  });
+  }, 60_000);
 });

@@ -1,37 +1,27 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { CiJob } from '../../../controller/api/cijob.ts';
+import type { CiJob } from '../../../controller/api/cijob.ts';
 import { type CiJobStatus } from '../../../controller/api/cijob-status.ts';
-import { blankMemory, type Observed } from '../../../controller/reconcile/observed.ts';
 import { statusAfter } from '../../../controller/reconcile/status.ts';
 import { no, yes, type Step } from '../../../controller/reconcile/step.ts';
 import { infrastructure, type Verdict } from '../../../controller/reconcile/verdict.ts';
 import { worthWriting } from '../../../controller/reconcile/worth-writing.ts';
+import { aJob, anInstance, now, seen } from './fixtures.ts';
 
-const begin = Date.parse('2026-01-01T00:00:00Z');
-const observed: Observed = {
-  controllerId: 'us',
-  host: { kind: 'up', since: begin, storagePool: 'default' },
-  instance: undefined,
-  underWay: false,
-  runner: 'none',
-  strays: [],
-  unseen: [],
-  admission: undefined,
-  memory: blankMemory(1),
-};
+const bare = aJob();
+const there = seen({ instance: anInstance() });
 
 /** A job of which each look computes a status, and writes it if it is worth it. */
 class Life {
   readonly writes: string[] = [];
-  #now = begin;
+  #now = now;
   #draft: CiJobStatus | undefined;
   #stored: CiJobStatus | undefined;
   #generation = 1;
 
   look(step: Step, milliseconds = 0): boolean {
     this.#now += milliseconds;
-    const planned = statusAfter(this.#job(), step, observed, this.#now);
+    const planned = statusAfter(this.#job(), step, there, this.#now);
     this.#draft = planned;
     if (!worthWriting(this.#stored, planned, this.#now)) return false;
     this.#stored = planned;
@@ -58,18 +48,11 @@ class Life {
   }
 
   #job(): CiJob {
-    return CiJob.parse({
-      apiVersion: 'ci.pikaci.dev/v1alpha1',
-      kind: 'CiJob',
-      metadata: {
-        name: 'a',
-        uid: 'u',
-        generation: this.#generation,
-        creationTimestamp: new Date(begin).toISOString(),
-      },
-      spec: { command: 'true', instance: { image: 'image' } },
+    return {
+      ...bare,
+      metadata: { ...bare.metadata, generation: this.#generation },
       ...(this.#draft ? { status: this.#draft } : {}),
-    });
+    };
   }
 }
 
@@ -124,7 +107,7 @@ describe('the writes of a status', () => {
         ]);
       }),
     );
-  });
+  }, 60_000);
 
   it('tell of a boot that takes long, once', () => {
     const life = new Life();
