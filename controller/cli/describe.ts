@@ -75,8 +75,8 @@ function waiting({ spec, status, metadata }: CiJob): string[] {
   if (!status?.phase) {
     return ['', 'Waits: no controller has looked at it yet'];
   }
-  if (ready?.status === 'Unknown') return ['', `Waits: ${ready.reason}: ${ready.message}`];
-  if (admitted?.status === 'False') return ['', `Waits: ${admitted.reason}: ${admitted.message}`];
+  if (ready?.status === 'Unknown') return ['', `Waits: ${ready.reason}: ${printable(ready.message)}`];
+  if (admitted?.status === 'False') return ['', `Waits: ${admitted.reason}: ${printable(admitted.message)}`];
   if (spec.cancel) return ['', 'Is being cancelled'];
   return metadata.deletionTimestamp === undefined ? [] : ['', 'Is being deleted'];
 }

@@ -7,6 +7,7 @@ import { isFinished } from '../reconcile/step.ts';
 import { exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
 import { readInput } from './input.ts';
 import { Standalone } from './standalone.ts';
+import { printable } from './table.ts';
 
 export interface RunOptions {
   file: string[];
@@ -26,7 +27,8 @@ export interface RunOptions {
 export async function run(options: RunOptions): Promise<number> {
   const input = await readInput([...options.file, ...options.host]);
   const say = (line: string) => {
-    if (!options.quiet) process.stderr.write(`${line}\n`);
+    // Messages may be the guest's own words.
+    if (!options.quiet) process.stderr.write(`${printable(line)}\n`);
   };
   const finished = new Map<string, CiJobStatus>();
   const { promise: allGone, resolve: everythingGone } = Promise.withResolvers<undefined>();

@@ -1,5 +1,6 @@
 import { Agent, request as httpRequest, type ClientRequest, type IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
+import PQueue from 'p-queue';
 import WebSocket from 'ws';
 import { IncusError } from './errors.ts';
 
@@ -32,11 +33,14 @@ export interface HttpReply {
 export class HttpPipe {
   readonly #agent: StreamAgent;
   readonly #dial: Dial;
+  /** Node's agent counts a stream only once it is open: a burst of requests would open one for each of them. */
+  readonly #turns: PQueue;
 
   /** @param maxStreams the most streams open at once for requests. */
   constructor(dial: Dial, maxStreams: number) {
     this.#dial = dial;
     this.#agent = new StreamAgent(dial, maxStreams);
+    this.#turns = new PQueue({ concurrency: maxStreams });
   }
 
   /** One request. Rejects with an {@link IncusError} of kind Unknown when no whole answer came. */
@@ -56,36 +60,48 @@ export class HttpPipe {
 
   /** One request whose answer is read as a stream. The caller reads or destroys it. */
   open(options: HttpRequest): Promise<IncomingMessage> {
-    const body = options.body === undefined ? undefined : JSON.stringify(options.body);
     return new Promise((resolve, reject) => {
-      const outgoing: ClientRequest = httpRequest({
-        agent: this.#agent,
-        method: options.method,
-        path: options.path,
-        host: 'incus',
-        headers: {
-          ...options.headers,
-          ...(body === undefined
-            ? {}
-            : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
-        },
-        ...(options.signal ? { signal: options.signal } : {}),
-      });
-      const watchdog = setTimeout(() => {
-        outgoing.destroy(new IncusError('Unknown', `no answer within ${options.timeout} ms`));
-      }, options.timeout);
-      outgoing.once('response', (incoming) => {
-        incoming.once('close', () => clearTimeout(watchdog));
-        incoming.on('data', () => watchdog.refresh());
-        incoming.pause();
-        resolve(incoming);
-      });
-      outgoing.once('error', (error) => {
-        clearTimeout(watchdog);
-        reject(unknownOutcome(error));
-      });
-      outgoing.end(body);
+      this.#turns.add(() => this.#send(options, resolve, reject)).catch(reject);
     });
+  }
+
+  /** Resolves when the request's stream is free for another. */
+  #send(
+    options: HttpRequest,
+    resolve: (incoming: IncomingMessage) => void,
+    reject: (error: Error) => void,
+  ): Promise<unknown> {
+    const body = options.body === undefined ? undefined : JSON.stringify(options.body);
+    const outgoing: ClientRequest = httpRequest({
+      agent: this.#agent,
+      method: options.method,
+      path: options.path,
+      host: 'incus',
+      headers: {
+        ...options.headers,
+        ...(body === undefined
+          ? {}
+          : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+      },
+      ...(options.signal ? { signal: options.signal } : {}),
+    });
+    const { promise: free, resolve: isFree } = Promise.withResolvers<unknown>();
+    outgoing.once('close', isFree);
+    const watchdog = setTimeout(() => {
+      outgoing.destroy(new IncusError('Unknown', `no answer within ${options.timeout} ms`));
+    }, options.timeout);
+    outgoing.once('response', (incoming) => {
+      incoming.once('close', () => clearTimeout(watchdog));
+      incoming.on('data', () => watchdog.refresh());
+      incoming.pause();
+      resolve(incoming);
+    });
+    outgoing.once('error', (error) => {
+      clearTimeout(watchdog);
+      reject(unknownOutcome(error));
+    });
+    outgoing.end(body);
+    return free;
   }
 
   /** Opens a WebSocket on a stream of its own. */

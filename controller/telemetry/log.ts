@@ -63,7 +63,7 @@ export function humanLine(line: string): string {
   const fields = Object.entries(rest).map(([key, value]) => `  ${key}=${text(value)}`);
   const failure = (err as { message?: string } | undefined)?.message;
   const head = `${text(time).slice(11, 19)} ${text(level).padEnd(5)} ${about && `${about}: `}${text(msg)}`;
-  return `${head}${failure === undefined ? '' : `: ${failure}`}${fields.join('')}\n`;
+  return `${head}${failure === undefined ? '' : `: ${text(failure)}`}${fields.join('')}\n`;
 }
 
 /** Control characters would move the cursor, or fake a line: the guest may have chosen them. */

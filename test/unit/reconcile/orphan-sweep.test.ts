@@ -1,0 +1,157 @@
+import { beforeEach, describe, expect, it } from 'vitest';
+import type { Command } from '../../../controller/incus/commands.ts';
+import type { InstanceView } from '../../../controller/incus/inventory.ts';
+import type { CommandOutcome } from '../../../controller/incus/outcome.ts';
+import { OrphanSweep } from '../../../controller/reconcile/orphan-sweep.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
+
+const grace = 60_000;
+const interval = 15_000;
+
+function instance(name: string, part: Partial<InstanceView> = {}): InstanceView {
+  return {
+    name,
+    type: 'container',
+    status: 'Running',
+    everStarted: true,
+    startedAt: 1,
+    announcedReady: false,
+    labels: { uid: `uid of ${name}` },
+    devices: {},
+    operations: new Set(),
+    ...part,
+  };
+}
+
+describe('the sweep for instances without a job', () => {
+  let clock: ManualClock;
+  let jobs: Set<string> | undefined;
+  let there: { host: string; instance: InstanceView }[];
+  let outcomes: CommandOutcome[];
+  let sent: string[];
+  let told: string[];
+  let sweep: OrphanSweep;
+
+  beforeEach(() => {
+    clock = new ManualClock();
+    jobs = new Set();
+    there = [{ host: 'h', instance: instance('lost') }];
+    outcomes = [];
+    sent = [];
+    told = [];
+    sweep = new OrphanSweep({
+      clock,
+      grace,
+      jobs: () => jobs,
+      hosts: {
+        ours: () => there,
+        perform: (host: string, command: Command) => {
+          sent.push(`${command.verb} ${host}/${command.instance} ${'uid' in command ? command.uid : ''}`);
+          return Promise.resolve(outcomes.shift() ?? { kind: 'done' });
+        },
+      },
+      onRemoved: (host, { name }) => told.push(`removed ${host}/${name}`),
+      onError: (host, { name }, message) => told.push(`${host}/${name}: ${message}`),
+    });
+  });
+  const later = async (milliseconds: number) => {
+    clock.advance(milliseconds);
+    await sweep.sweep();
+  };
+
+  it('stops and deletes one that has been there for the whole grace, and tells', async () => {
+    await sweep.sweep();
+    await later(grace - 1);
+    expect(sent).toEqual([]);
+    await later(1);
+    expect(sent).toEqual(['stop h/lost uid of lost', 'delete h/lost uid of lost']);
+    expect(told).toEqual(['removed h/lost']);
+  });
+
+  it('only deletes one that does not run', async () => {
+    there = [{ host: 'h', instance: instance('lost', { status: 'Stopped' }) }];
+    await sweep.sweep();
+    await later(grace);
+    expect(sent).toEqual(['delete h/lost uid of lost']);
+  });
+
+  it('leaves alone those that have a job', async () => {
+    jobs = new Set(['uid of kept']);
+    there.push({ host: 'h', instance: instance('kept') });
+    await sweep.sweep();
+    await later(grace);
+    expect(sent.filter((one) => one.includes('kept'))).toEqual([]);
+    expect(told).toEqual(['removed h/lost']);
+  });
+
+  it('leaves everything alone while it is not known which jobs there are', async () => {
+    jobs = undefined;
+    await sweep.sweep();
+    await later(grace);
+    expect(sent).toEqual([]);
+    // That time does not count: nobody knew that it was without its job.
+    jobs = new Set();
+    await later(0);
+    await later(grace - 1);
+    expect(sent).toEqual([]);
+  });
+
+  it.each([
+    ['its job has come back meanwhile', () => (jobs = new Set(['uid of lost'])), () => (jobs = new Set())],
+    [
+      'its host was out of sight meanwhile',
+      () => (there = []),
+      () => (there = [{ host: 'h', instance: instance('lost') }]),
+    ],
+  ])('counts the grace anew when %s', async (_what, comes, goes) => {
+    await sweep.sweep();
+    comes();
+    await later(grace);
+    goes();
+    await later(grace - 1);
+    expect(sent).toEqual([]);
+    await later(grace - 1);
+    expect(sent).toEqual([]);
+    await later(1);
+    expect(told).toEqual(['removed h/lost']);
+  });
+
+  it('counts it for each host: a name says nothing of another one', async () => {
+    await sweep.sweep();
+    there = [{ host: 'other', instance: instance('lost') }];
+    await later(grace);
+    expect(sent).toEqual([]);
+  });
+
+  it('waits for what is being done to it', async () => {
+    there = [{ host: 'h', instance: instance('lost', { operations: new Set(['o']) }) }];
+    await sweep.sweep();
+    await later(grace);
+    expect(sent).toEqual([]);
+  });
+
+  it('tells why it could not, goes on with the others, and tries again the next time', async () => {
+    there.push({ host: 'h', instance: instance('other') });
+    outcomes = [{ kind: 'failed', message: 'busy' }];
+    await sweep.sweep();
+    await later(grace);
+    expect(sent.filter((one) => one.includes('lost'))).toEqual(['stop h/lost uid of lost']);
+    expect(told).toEqual(['h/lost: busy', 'removed h/other']);
+    await later(1);
+    expect(told.at(-2)).toBe('removed h/lost');
+  });
+
+  it('goes round by itself until it is stopped', async () => {
+    const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
+    sweep.start();
+    for (let time = 0; time <= grace; time += interval) {
+      clock.advance(interval);
+      await settle();
+    }
+    expect(told).toEqual(['removed h/lost']);
+    sweep.stop();
+    clock.advance(interval);
+    await settle();
+    expect(told).toEqual(['removed h/lost']);
+  });
+});
