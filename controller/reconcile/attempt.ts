@@ -48,14 +48,14 @@ function outOfSight(
   const toldAt = host.since + Math.min(hostBlip, hostGrace);
   if (now < toldAt) return { wakeAt: toldAt };
   if (now < lostAt) {
-    const message = `host ${job.status?.host ?? ''} is out of reach, and the job's state unknown: ${host.message}`;
+    const message = `host ${job.status?.host ?? ''} is unreachable, and the job's state unknown: ${host.message}`;
     return { blocked: { reason: 'HostUnreachable', message }, wakeAt: lostAt };
   }
   if (calledOff(job)) return { verdict: cancelled(job) };
   return {
     verdict: infrastructure(
       'HostLost',
-      `host ${job.status?.host ?? ''} was out of reach for ${Math.round(hostGrace / 1000)} s: ${host.message}`,
+      `host ${job.status?.host ?? ''} was unreachable for ${Math.round(hostGrace / 1000)} s: ${host.message}`,
     ),
   };
 }
