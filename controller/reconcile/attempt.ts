@@ -251,7 +251,7 @@ function overdue(job: CiJob, { memory }: Observed): Verdict {
     passed: false,
     class: 'Timeout',
     reason: 'HostDeadlineExceeded',
-    message: `the guest did not report within its limit of ${job.spec.timeoutSeconds} s and the time beyond that it is given`,
+    message: `the guest did not report within its limit of ${job.spec.timeoutSeconds} s and the grace period after it`,
     log: infrastructure('', '', memory.collected).log,
   };
 }
