@@ -99,10 +99,7 @@ program
   .option('--metrics-address <address>', 'where /metrics, /healthz and /readyz are served', ':8080')
   .addOption(new Option('--concurrency <n>', 'jobs reconciled at once').argParser(positive).default(16))
   .addOption(
-    new Option(
-      '--host-grace-seconds <n>',
-      'how long a host may be unreachable before its jobs count as lost',
-    )
+    new Option('--host-grace-seconds <n>', 'how long a host may be unreachable before its jobs count as lost')
       .argParser(positive)
       .default(600),
   )

@@ -40,12 +40,10 @@ export const EnvVar = z
         ],
       })
       .describe(
-        "Name of the variable. Names that start with PIKACI_INCUS_ belong to the runner; PATH, LD_* and similar variables, which affect programs that run as root in the guest, must be set in the command itself.",
+        'Name of the variable. Names that start with PIKACI_INCUS_ belong to the runner; PATH, LD_* and similar variables, which affect programs that run as root in the guest, must be set in the command itself.',
       ),
     // 4 bytes a character and the name stay below the 128 KiB that Linux allows one variable.
-    value: text(32000)
-      .optional()
-      .describe('The literal value: no shell and no controller expands it.'),
+    value: text(32000).optional().describe('The literal value: no shell and no controller expands it.'),
     valueFrom: z
       .strictObject({
         secretKeyRef: z

@@ -31,12 +31,16 @@ async function play(what: Scenario): Promise<string | undefined> {
 }
 
 describe('the controller, whatever goes wrong around it', () => {
-  it(`runs a command once, tells the truth and leaves nothing (${runs} worlds; MODEL_RUNS sets how many)`, async () => {
-    await fc.assert(
-      fc.asyncProperty(scenario, async (what) => {
-        expect(await play(what)).toBeUndefined();
-      }),
-      { numRuns: runs, ...(seed === undefined ? {} : { seed: Number(seed) }), endOnFailure: false },
-    );
-  }, Math.max(120_000, runs * 100));
+  it(
+    `runs a command once, tells the truth and leaves nothing (${runs} worlds; MODEL_RUNS sets how many)`,
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(scenario, async (what) => {
+          expect(await play(what)).toBeUndefined();
+        }),
+        { numRuns: runs, ...(seed === undefined ? {} : { seed: Number(seed) }), endOnFailure: false },
+      );
+    },
+    Math.max(120_000, runs * 100),
+  );
 });
