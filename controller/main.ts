@@ -10,7 +10,7 @@ import { logLevels } from './telemetry/log.ts';
 import { programVersion } from './version.ts';
 
 const program = new Command('cijob')
-  .description('Runs CI jobs in throw-away Incus instances, each exactly once.')
+  .description('Runs CI jobs in throw-away Incus instances, each attempt at most once.')
   .version(programVersion)
   .showHelpAfterError('(cijob --help tells how it is used)')
   .exitOverride();
@@ -37,6 +37,7 @@ program
   .addHelpText(
     'after',
     `
+Also as \`kubectl cijob run\` it does not talk to a cluster: jobs run on the Incus of this machine, or on that of --host.
 The log goes to standard output, phases and their times to standard error.
 Ctrl-C cancels the jobs and cleans up. Exit codes:
   the command's own    the command ran
@@ -71,6 +72,7 @@ program
   .addHelpText(
     'after',
     `
+Also as \`kubectl cijob plan\` it does not talk to a cluster: it asks the Incus of this machine, or that of --host.
 The host is asked for the image, the profiles, and where the mounts lead; nothing is made or changed. Values of the
 job's environment are never printed. Exit codes:
   0                    every job could run
@@ -95,12 +97,9 @@ program
     "the controller's own namespace: its lease, and the Secrets of IncusHosts",
   )
   .option('--metrics-address <address>', 'where /metrics, /healthz and /readyz are served', ':8080')
-  .addOption(new Option('--concurrency <n>', 'jobs looked at at once').argParser(positive).default(16))
+  .addOption(new Option('--concurrency <n>', 'jobs reconciled at once').argParser(positive).default(16))
   .addOption(
-    new Option(
-      '--host-grace-seconds <n>',
-      'how long a host may be out of reach before its jobs count as lost',
-    )
+    new Option('--host-grace-seconds <n>', 'how long a host may be unreachable before its jobs count as lost')
       .argParser(positive)
       .default(600),
   )
@@ -124,7 +123,7 @@ program
       .default(10 * 2 ** 30, '10 GiB'),
   )
   .option('--log-address <address>', 'where logs are served over HTTPS', ':8443')
-  .option('--tls-cert <file>', 'certificate to serve logs with, PEM; taken up again when it is replaced')
+  .option('--tls-cert <file>', 'certificate to serve logs with, PEM; read again when it is replaced')
   .option('--tls-key <file>', 'private key of the certificate, PEM')
   .addOption(new Option('--log-level <level>', 'least level to log').choices(logLevels).default('info'))
   .addOption(

@@ -40,12 +40,10 @@ export const EnvVar = z
         ],
       })
       .describe(
-        "Name of the variable. Names that start with PIKACI_INCUS_ belong to the runner; PATH, LD_* and the like, which programs of the guest's root would heed, are set in the command itself.",
+        'Name of the variable. Names that start with PIKACI_INCUS_ belong to the runner; PATH, LD_* and similar variables, which affect programs that run as root in the guest, must be set in the command itself.',
       ),
     // 4 bytes a character and the name stay below the 128 KiB that Linux allows one variable.
-    value: text(32000)
-      .optional()
-      .describe('The value, to the letter: no shell and no controller expands it.'),
+    value: text(32000).optional().describe('The literal value: no shell and no controller expands it.'),
     valueFrom: z
       .strictObject({
         secretKeyRef: z
@@ -255,17 +253,17 @@ export const CiJobSpec = z
       .default(2)
       .meta(immutable)
       .describe(
-        'How many new attempts may follow infrastructure failures, such as a guest that does not boot. A command that failed or timed out is never run again.',
+        'How many new attempts may follow infrastructure failures, such as a guest that does not boot. A command that failed or timed out is never run again. When a host is lost, the earlier attempt may still be running there; 0 means that the command runs at most once overall.',
       ),
     suspend: z
       .boolean()
       .default(false)
-      .describe('While true the job is not admitted to a host. A job that was admitted already goes on.'),
+      .describe('While true the job is not admitted to a host. A job that was admitted already continues.'),
     cancel: z
       .boolean()
       .default(false)
       .describe(
-        'Set it to true to end the job: its instance is deleted and it is Failed with the reason Cancelled. It cannot be taken back.',
+        'Set it to true to end the job: its instance is deleted and it is Failed with the reason Cancelled. It cannot be undone.',
       )
       .meta({
         'x-kubernetes-validations': [{ rule: 'self || !oldSelf', message: 'cannot be taken back' }],
@@ -318,5 +316,5 @@ export const CiJob = z
     ),
     status: CiJobStatus.optional().describe('How far the job is. Written by the controller.'),
   })
-  .describe('A CiJob is one command, run once in a fresh Incus guest that is thrown away afterwards.');
+  .describe('A CiJob is one command, run once in a fresh Incus guest that is deleted afterwards.');
 export type CiJob = z.infer<typeof CiJob>;

@@ -130,7 +130,7 @@ export const IncusHostSpec = z.strictObject({
   unschedulable: z
     .boolean()
     .default(false)
-    .describe('While true no new job is admitted. Those that run go on.'),
+    .describe('While true no new job is admitted. Running jobs continue.'),
 });
 export type IncusHostSpec = z.infer<typeof IncusHostSpec>;
 

@@ -46,7 +46,7 @@ export function addClusterCommands(program: Command): void {
     )
     .action(act((name: string, options: ClusterFlags & { seconds: number }) => hold(name, options)));
   onCluster(program, 'release <name>')
-    .description('let the kept instance of a failed CiJob go')
+    .description('delete the kept instance of a failed CiJob now')
     .action(act((name: string, options: ClusterFlags) => release(name, options)));
   onCluster(program, 'hosts')
     .description('list IncusHosts and their room')

@@ -149,10 +149,10 @@ export async function controller(options: ControllerOptions): Promise<number> {
         },
         drift(host, instance, kind) {
           metrics.drift.increment({ host, kind });
-          log.warn({ host, instance, kind }, 'instance changed behind our back');
+          log.warn({ host, instance, kind }, 'instance changed without the controller');
           const job = cluster.job(pool.ownerOf(host, instance) ?? '');
           if (!job) return;
-          const note = `instance ${instance} on host ${host} was changed by somebody else: ${kind}`;
+          const note = `instance ${instance} on host ${host} changed without the controller: ${kind}`;
           recorder.record(
             { apiVersion, kind: 'CiJob', ...job.metadata },
             { type: 'Warning', reason: `Instance${kind}`, action: 'Observe', note },

@@ -60,7 +60,7 @@ export class Standalone {
           }
           this.engine.hostChanged(host, instance, undefined);
         },
-        drift: (host, instance, kind) => say(`instance ${instance} on ${host}: ${kind} by somebody else`),
+        drift: (host, instance, kind) => say(`instance ${instance} on ${host}: ${kind}, not by this program`),
         command: () => undefined,
         eventLag: () => undefined,
         request: () => undefined,

@@ -44,7 +44,7 @@ export function happenings(before: CiJobStatus | undefined, after: CiJobStatus):
         warning(
           'CleanupForced',
           'CleanUp',
-          'an annotation let go of the job: an instance may be left behind',
+          'the job was released by annotation: an instance may be left behind',
         ),
       );
     }

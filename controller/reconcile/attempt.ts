@@ -48,14 +48,14 @@ function outOfSight(
   const toldAt = host.since + Math.min(hostBlip, hostGrace);
   if (now < toldAt) return { wakeAt: toldAt };
   if (now < lostAt) {
-    const message = `host ${job.status?.host ?? ''} is out of reach, and the job's state unknown: ${host.message}`;
+    const message = `host ${job.status?.host ?? ''} is unreachable, and the job's state unknown: ${host.message}`;
     return { blocked: { reason: 'HostUnreachable', message }, wakeAt: lostAt };
   }
   if (calledOff(job)) return { verdict: cancelled(job) };
   return {
     verdict: infrastructure(
       'HostLost',
-      `host ${job.status?.host ?? ''} was out of reach for ${Math.round(hostGrace / 1000)} s: ${host.message}`,
+      `host ${job.status?.host ?? ''} was unreachable for ${Math.round(hostGrace / 1000)} s: ${host.message}`,
     ),
   };
 }
@@ -253,7 +253,7 @@ function overdue(job: CiJob, { memory }: Observed): Verdict {
     passed: false,
     class: 'Timeout',
     reason: 'HostDeadlineExceeded',
-    message: `the guest did not report within its limit of ${job.spec.timeoutSeconds} s and the time beyond that it is given`,
+    message: `the guest did not report within its limit of ${job.spec.timeoutSeconds} s and the grace period after it`,
     log: infrastructure('', '', memory.collected).log,
   };
 }

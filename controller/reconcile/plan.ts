@@ -77,7 +77,7 @@ function stepOf(job: CiJob, observed: Observed, now: number, patience: Patience)
         passed: false,
         class: 'Cancelled',
         reason,
-        message: 'the job was called off before it began',
+        message: 'the job was cancelled before it started',
       },
     };
   }

@@ -48,7 +48,7 @@ export function statusWhileCleaning(
   const told = findCondition(status.conditions, 'InstanceDeleted');
   const draft = new Draft(status, job.metadata.generation, new Date(now).toISOString());
   if (!cleaning.clean && cleaning.blockedBy.length > 0) {
-    const message = `host ${cleaning.blockedBy.join(', ')} is out of reach: whether an instance is left there is not known`;
+    const message = `host ${cleaning.blockedBy.join(', ')} is unreachable: whether an instance is left there is not known`;
     draft.condition('InstanceDeleted', { status: 'Unknown', reason: 'HostUnreachable', message });
     return draft.status;
   }
@@ -56,7 +56,7 @@ export function statusWhileCleaning(
   const claim =
     cleaning.blockedBy.length === 0
       ? yes('InstanceGone', 'the instance is gone')
-      : no('Forced', 'let go by annotation');
+      : no('Forced', 'released by annotation');
   draft.condition('InstanceDeleted', claim);
   return draft.status;
 }

@@ -194,7 +194,7 @@ function watch(socket: Socket): void {
     silent = socket.bytesRead === heard ? silent + 1 : 0;
     heard = socket.bytesRead;
     if (silent < pingsUnheard) return;
-    socket.destroy(new Error(`nothing was heard of it for ${(pingInterval * pingsUnheard) / 1000} s`));
+    socket.destroy(new Error(`nothing was received for ${(pingInterval * pingsUnheard) / 1000} s`));
   }, pingInterval);
   timer.unref();
   socket.once('close', () => clearInterval(timer));

@@ -173,7 +173,7 @@ function hostMetrics(registry: Registry) {
     }),
     drift: counter(registry, {
       name: 'cijob_drift_total',
-      help: 'Instances that were changed behind the back of the controller, by kind of change.',
+      help: 'Instances that changed without the controller, by kind of change.',
       labels: ['host', 'kind'],
     }),
   };

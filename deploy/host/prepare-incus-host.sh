@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepares a Debian or Ubuntu machine, on which Incus runs already, as a host for CiJobs: a user, its key, a restricted
 # project, the directories that guests may mount from. Prints the IncusHost to apply; everything else goes to standard error.
-# Run it as root on the machine itself; again at any time, it changes only what differs.
+# Run it as root on the machine itself; again at any time, it changes only what differs. The tests run it on Debian 12 only.
 set -euo pipefail
 
 usage() {

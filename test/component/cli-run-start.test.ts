@@ -95,3 +95,8 @@ test('exits with 64 and what to give when it has no private key', async () => {
   expect(stderr).toContain('--identity FILE');
   expect(machine.accepted).toBe(0);
 });
+
+test.each(['run', 'plan'])('%s --help says that it does not talk to a cluster', async (subcommand) => {
+  const { stdout } = await run(process.execPath, [program, subcommand, '--help']);
+  expect(stdout).toContain('it does not talk to a cluster');
+});

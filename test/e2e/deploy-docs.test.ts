@@ -1,72 +1,72 @@
-import { mkdir, readdir, readFile, symlink } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { run } from '../support/command.ts';
-import { clearAway } from '../support/left-under.ts';
-import { makeTempDir } from '../support/temp-dir.ts';
+import { docBlocks } from '../support/doc-blocks.ts';
 import { startBench, type Bench } from './support/bench.ts';
 import { manifest } from './support/cluster.ts';
-import { Installed } from './support/installed.ts';
-import { running } from './support/outcomes.ts';
+import { Reader } from './support/reader.ts';
 
-/* docs/operations.md: every block marked `sh tested` is run as it stands there, one after the other. */
+/* docs/operations.md, followed from its first block to its last, and what docs/ say of GitOps. */
 
 const repository = join(import.meta.dirname, '../..');
-let dir: string;
 let bench: Bench;
-let installed: Installed;
+let reader: Reader;
 
 beforeAll(async () => {
-  dir = await makeTempDir('docs');
   bench = await startBench({ controlPlane: true });
-  installed = await Installed.start(bench);
-  await mkdir(join(dir, 'bin'));
-  await symlink(bench.controlPlane.binaries.kubectl, join(dir, 'bin/kubectl'));
-  await symlink(join(repository, 'deploy'), join(dir, 'deploy'));
+  reader = await Reader.start(bench);
 });
 afterAll(async () => {
-  await installed.stop();
+  await reader.stop();
   await bench.stop();
-  await clearAway(dir);
 });
 
-async function sh(block: string): Promise<string> {
-  const { code, stdout, stderr } = await run('bash', ['-euo', 'pipefail', '-c', block], {
-    cwd: dir,
-    env: {
-      PATH: `${join(dir, 'bin')}:${process.env['PATH'] ?? ''}`,
-      KUBECONFIG: bench.controlPlane.adminKubeconfig,
-    },
-  });
-  expect(code, `${block}\n${stderr}`).toBe(0);
-  return stdout;
+const operations = 'docs/operations.md';
+
+test('docs/operations.md installs what docs/gitops holds parts of', async () => {
+  await reader.follow(operations, 'Install');
+  await bench.controlPlane.kubectlOk(['create', 'namespace', 'ci']);
+});
+
+test.each(['controller', 'hosts', 'policies', 'jobs'])(
+  'docs/gitops/%s is accepted by the API server',
+  async (part) => {
+    const kustomization = join(repository, 'docs/gitops', part);
+    const dryRun = ['apply', '--server-side', '--dry-run=server', '--validate=strict', '-k', kustomization];
+    expect(await bench.controlPlane.kubectlOk(dryRun)).toContain('serverside-applied (server dry run)');
+  },
+);
+
+test('docs/operations.md leads on to uninstalling without a trace, with a job that runs', async () => {
+  const blocks = (await docBlocks(operations)).filter(({ tested }) => tested);
+  const [first, ...titles] = [...new Set(blocks.map(({ title }) => title))];
+  expect([first, titles.at(-1)]).toEqual(['Install', 'Uninstall']);
+  for (const title of titles) {
+    if (title === 'Uninstall') await leaveAJob();
+    await reader.follow(operations, title);
+  }
+  expect(await bench.host.incus.instances(bench.host.project)).toEqual([]);
+  const left = await bench.controlPlane.kubectlOk(['get', 'crd,clusterrole', '-o', 'name']);
+  expect(left).not.toMatch(/cijob|incushost|pikaci/);
+});
+
+test('docs/operations.md sets where every alert leads to its runbook', async () => {
+  const built = await reader.sh('kubectl kustomize my-monitoring');
+  const urls = [...built.matchAll(/runbook_url: (.*)$/gm)].map(([, url]) => url ?? '');
+  expect(urls.length).toBeGreaterThan(5);
+  expect(urls.filter((url) => !url.startsWith('https://wiki.example.org/cijob/runbooks#cijob'))).toEqual([]);
+  expect(built).not.toContain('cijob-runbooks');
+});
+
+async function leaveAJob(): Promise<void> {
+  const inCi = (...args: string[]) => ['--namespace', 'ci', ...args];
+  await bench.controlPlane.kubectlOk(['label', 'namespace', 'ci', 'ci.pikaci.dev/allowed=true']);
+  const job = JSON.stringify(manifest('left', { command: 'sleep 600' }));
+  await bench.controlPlane.kubectlOk(inCi('apply', '-f', '-'), { input: job });
+  const runs = '--for=jsonpath={.status.phase}=Running';
+  await bench.controlPlane.kubectlOk(inCi('wait', runs, 'cijob/left', '--timeout=60s'));
 }
-
-describe('docs/operations.md', () => {
-  test('its commands do what it says, from installing to uninstalling without a trace', async () => {
-    const text = await readFile(join(repository, 'docs/operations.md'), 'utf8');
-    const sections = text.split(/^## /m).slice(1);
-    const blocks = sections.flatMap((section) =>
-      [...section.matchAll(/^```sh tested\n([\s\S]*?)^```$/gm)].map(([, block]) => ({
-        title: section.split('\n', 1)[0] ?? '',
-        block: block ?? '',
-      })),
-    );
-    expect(new Set(blocks.map(({ title }) => title))).toEqual(
-      new Set(['Install', 'Add a host', 'Drain a host', 'Upgrade', 'Back up', 'Uninstall']),
-    );
-    for (const { title, block } of blocks) {
-      if (title === 'Uninstall') {
-        await installed.apply(manifest('left', { command: 'sleep 600' }));
-        await running(installed, 'left');
-      }
-      await sh(block);
-    }
-    expect(await bench.host.incus.instances(bench.host.project)).toEqual([]);
-    const left = await bench.controlPlane.kubectlOk(['get', 'crd,clusterrole', '-o', 'name']);
-    expect(left).not.toMatch(/cijob|incushost|pikaci/);
-  });
-});
 
 describe('the commands of docs/', () => {
   test('are of files that there are', async () => {
@@ -82,20 +82,15 @@ describe('the commands of docs/', () => {
     expect(missing).toEqual([]);
   });
 
-  test.each(['controller', 'hosts', 'jobs', 'policies'])('docs/gitops/%s builds', async (part) => {
-    const built = await bench.controlPlane.kubectlOk(['kustomize', join(repository, 'docs/gitops', part)]);
-    expect(built).toContain('apiVersion:');
-  });
-
   test('the component for Argo CD adds to what argocd-cm holds', async () => {
-    const argo = join(dir, 'argo');
+    const argo = join(reader.dir, 'argo');
     await mkdir(argo);
     const component = relative(argo, join(repository, 'deploy/gitops/argocd'));
     const kustomization = [
       'configMapGenerator: [{name: argocd-cm, namespace: argocd, literals: [url=https://argo.example.org]}]',
       `components: [${component}]`,
     ];
-    await sh(`printf '%s\\n' "${kustomization.join('" "')}" >argo/kustomization.yaml`);
+    await reader.sh(`printf '%s\\n' "${kustomization.join('" "')}" >argo/kustomization.yaml`);
     const built = await bench.controlPlane.kubectlOk(['kustomize', argo]);
     expect(built).toContain('resource.customizations.health.ci.pikaci.dev_CiJob: |');
     expect(built).toContain('url: https://argo.example.org');

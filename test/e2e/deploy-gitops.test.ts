@@ -10,7 +10,7 @@ import { ensurePackages } from '../support/debian-packages.ts';
 import { startBench, type Bench } from './support/bench.ts';
 import { manifest } from './support/cluster.ts';
 import { Installed } from './support/installed.ts';
-import { everyOutcome, type Outcome } from './support/outcomes.ts';
+import { everyOutcome, running, type Outcome } from './support/outcomes.ts';
 
 /* What Argo CD and Flux make of real statuses; and what happens when they apply again and again: nothing. */
 
@@ -229,8 +229,17 @@ describe('applying the same again', () => {
 });
 
 describe('the sample policies', () => {
+  /** Jobs that each of the policies refuses, made before there were any. */
+  const earlier = {
+    'earlier-root': { command: 'sleep 600', timeoutSeconds: 900, runAsRoot: true },
+    'earlier-image': { command: 'sleep 600', timeoutSeconds: 900, image: 'pikaci/systemd' },
+    'earlier-long': { command: 'sleep 600', timeoutSeconds: 5 * 3600 },
+  };
+
   beforeAll(async () => {
-    await bench.controlPlane.kubectlOk(['apply', '-k', join(gitops, '../policies')]);
+    await installed.apply(...Object.entries(earlier).map(([name, input]) => manifest(name, input)));
+    for (const name of Object.keys(earlier)) await running(installed, name);
+    await bench.controlPlane.kubectlOk(['apply', '--server-side', '-k', join(gitops, '../policies')]);
   });
 
   const good = { command: 'true', suspend: true };
@@ -271,6 +280,14 @@ describe('the sample policies', () => {
     while ((await refused({ runAsRoot: true }, 'rooted')) !== '' && performance.now() < deadline)
       await delay(200);
     expect(await refused({ runAsRoot: true }, 'rooted')).toBe('');
+  });
+
+  test('let jobs from before them be cancelled, and be deleted', async () => {
+    const cancel = ['--type=merge', '-p', '{"spec":{"cancel":true}}'];
+    for (const name of Object.keys(earlier)) await installed.kubectl(['patch', 'cijob', name, ...cancel]);
+    const over = await installed.finished(...Object.keys(earlier));
+    expect(over.map(({ status }) => status?.phase)).toEqual(['Cancelled', 'Cancelled', 'Cancelled']);
+    await installed.kubectl(['delete', 'cijob', ...Object.keys(earlier), '--timeout=60s']);
   });
 
   test('do not stand in the way of the controller', async () => {

@@ -93,6 +93,15 @@ describe('the image', () => {
     expect(containers[0]?.image).toBe(`cijob-controller:${version}`);
   });
 
+  test('has the very Node that the tests run on', async () => {
+    const { devDependencies } = JSON.parse(await readFile(join(repository, 'package.json'), 'utf8')) as {
+      devDependencies: Record<string, string>;
+    };
+    const bases = lines.filter((line) => line.startsWith('FROM ')).map((line) => line.split(' ')[1]);
+    const base = `node:${devDependencies['node'] ?? ''}-bookworm-slim`;
+    expect(bases).toEqual([base, base]);
+  });
+
   test('lets nothing else of the repository into the build', async () => {
     const ignore = await readFile(join(repository, 'deploy/Dockerfile.dockerignore'), 'utf8');
     const [everything, ...excepted] = ignore.trim().split('\n');

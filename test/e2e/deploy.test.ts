@@ -39,14 +39,27 @@ describe('the manifests', () => {
     }
   });
 
-  test('apply a second time without a difference, client-side and server-side', async () => {
-    expect(await kubectl('diff', '-f', installFile)).toMatchObject({ code: 0, stdout: '' });
+  test('apply a second time without a difference', async () => {
+    expect(await kubectl('diff', '--server-side', '-f', installFile)).toMatchObject({ code: 0, stdout: '' });
     const versions = ['get', '-f', installFile, '-o', 'jsonpath={.items[*].metadata.resourceVersion}'];
     const before = await bench.controlPlane.kubectlOk(versions);
-    await bench.controlPlane.kubectlOk(['apply', '-f', installFile]);
+    await bench.controlPlane.kubectlOk(['apply', '--server-side', '-f', installFile]);
     expect(await bench.controlPlane.kubectlOk(versions)).toBe(before);
-    const serverSide = ['apply', '--server-side', '--force-conflicts', '-f', installFile];
-    await bench.controlPlane.kubectlOk(serverSide);
+  });
+
+  test('apply server-side over an installation that was made client-side', async () => {
+    const image = async () =>
+      bench.controlPlane.kubectlOk([
+        ...['get', 'deployment', 'cijob-controller', '-n', 'cijob-system'],
+        ...['-o', 'jsonpath={.spec.template.spec.containers[0].image}'],
+      ]);
+    const current = await readFile(installFile, 'utf8');
+    const earlier = current.replace('image: cijob-controller:0.1.0', 'image: cijob-controller:0.0.9');
+    await bench.controlPlane.kubectlOk(['delete', 'deployment', 'cijob-controller', '-n', 'cijob-system']);
+    await bench.controlPlane.kubectlOk(['apply', '-f', '-'], { input: earlier });
+    expect(await image()).toBe('cijob-controller:0.0.9');
+    await bench.controlPlane.kubectlOk(['apply', '--server-side', '-f', installFile]);
+    expect(await image()).toBe('cijob-controller:0.1.0');
     expect(await kubectl('diff', '--server-side', '-f', installFile)).toMatchObject({ code: 0, stdout: '' });
   });
 
@@ -58,7 +71,7 @@ describe('the manifests', () => {
   );
 
   test.each(['one-replica', 'logs'])('overlays/%s is accepted by the API server', async (overlay) => {
-    const args = ['apply', '--dry-run=server', '-k', join(deploy, 'overlays', overlay)];
+    const args = ['apply', '--server-side', '--dry-run=server', '-k', join(deploy, 'overlays', overlay)];
     expect(await bench.controlPlane.kubectlOk(args)).toContain('deployment.apps/cijob-controller');
   });
 

@@ -198,7 +198,11 @@ describe('the alerts', () => {
     const rules = await alertRules();
     expect(headings.sort()).toEqual(rules.map(({ alert }) => alert).sort());
     for (const { alert, annotations } of rules) {
-      expect(annotations.runbook_url).toBe(`docs/runbooks.md#${alert.toLowerCase()}`);
+      const url = new URL(annotations.runbook_url);
+      expect([url.pathname, url.hash]).toEqual([
+        '/cijob-controller/docs/runbooks.md',
+        `#${alert.toLowerCase()}`,
+      ]);
     }
   });
 

@@ -18,7 +18,7 @@ export interface InstalledOptions {
 }
 
 /**
- * A cluster as an operator has it after `kubectl apply -f deploy/install.yaml`: the controller runs as the
+ * A cluster as an operator has it after `kubectl apply --server-side -f deploy/install.yaml`: the controller runs as the
  * ServiceAccount of that file, with its rules and no others. It runs beside the cluster, as there are no nodes.
  */
 export class Installed implements AsyncDisposable {
@@ -35,7 +35,7 @@ export class Installed implements AsyncDisposable {
   /** Installs, adds the bench's host as `build-1`, makes the namespace `ci` and starts the controller. */
   static async start(bench: Bench, { flags = [], slots = 4 }: InstalledOptions = {}): Promise<Installed> {
     const { controlPlane, host } = bench;
-    await controlPlane.kubectlOk(['apply', '-f', installFile]);
+    await controlPlane.kubectlOk(['apply', '--server-side', '-f', installFile]);
     await controlPlane.kubectlOk([
       'wait',
       '--for=condition=Established',
