@@ -115,7 +115,7 @@ export const IncusHostSpec = z.strictObject({
     .default([])
     .meta({ 'x-kubernetes-list-type': 'set' })
     .describe(
-      'Directories of the host inside which the sources of mounts must lie once symbolic links are followed. The default is none: jobs with mounts are not run here.',
+      'Directories of the host inside which the sources of mounts must lie, as they are written and once symbolic links are followed. The default is none: jobs with mounts are not run here.',
     ),
   allowedNamespaces: z
     .strictObject({

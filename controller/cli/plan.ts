@@ -8,6 +8,7 @@ import type { HostState } from '../hosts/host.ts';
 import { offerOf } from '../hosts/pool.ts';
 import { commandLines, type Command, type Verb } from '../incus/commands.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
+import { printable } from '../printable.ts';
 import { definitionOf, launchCommand, resolveCommand, slotRequestOf } from '../reconcile/desired.ts';
 import type { Resolved } from '../reconcile/desired.ts';
 import { instanceName, keyOf, specHash } from '../reconcile/names.ts';
@@ -54,7 +55,7 @@ export async function plan(options: PlanOptions): Promise<number> {
     identity: options.identity,
     observer: { status: () => undefined, command: () => undefined },
     onJob: () => undefined,
-    say: (line) => process.stderr.write(`${line}\n`),
+    say: (line) => process.stderr.write(`${printable(line)}\n`),
   });
   try {
     await standalone.connect();
@@ -179,7 +180,8 @@ function jobOf({ metadata, spec }: JobManifest): CiJob {
 
 function show(plans: readonly JobPlan[], { output }: PlanOptions): number {
   const text = output === 'json' ? `${JSON.stringify(plans, null, 2)}\n` : plans.map(asText).join('\n');
-  process.stdout.write(text);
+  // A script keeps every byte; a terminal must not be steered by it.
+  process.stdout.write(process.stdout.isTTY ? printable(text) : text);
   const reasons = plans.flatMap(({ refused }) => refused?.reason ?? []);
   if (reasons.includes('HostUnreachable')) return exitCodes.infrastructure;
   return reasons.length > 0 ? exitCodes.config : 0;

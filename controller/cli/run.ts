@@ -2,6 +2,7 @@ import type { CiJobStatus } from '../api/cijob-status.ts';
 import { systemClock } from '../clock.ts';
 import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';
+import { printable } from '../printable.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
@@ -26,7 +27,7 @@ export interface RunOptions {
 export async function run(options: RunOptions): Promise<number> {
   const input = await readInput([...options.file, ...options.host]);
   const say = (line: string) => {
-    if (!options.quiet) process.stderr.write(`${line}\n`);
+    if (!options.quiet) process.stderr.write(`${printable(line)}\n`);
   };
   const finished = new Map<string, CiJobStatus>();
   const { promise: allGone, resolve: everythingGone } = Promise.withResolvers<undefined>();

@@ -55,7 +55,7 @@ function host() {
         },
       },
       capacity: { instances: 1, cpu: 4 },
-      allowedSources: ['/nix/store'],
+      allowedSources: ['/nix/store', '/staged'],
       allowedNamespaces: { all: true },
     },
   };

@@ -65,8 +65,13 @@ describe('the log', () => {
 
   it('lets no control character through to a terminal', () => {
     const line = humanLine(
-      JSON.stringify({ time: '2026-01-01T00:00:00Z', level: 'info', msg: 'a\u001b[2Jb\nc' }),
+      JSON.stringify({
+        time: '2026-01-01T00:00:00Z',
+        level: 'info',
+        msg: 'a\u001b[2Jb\nc',
+        err: { message: 'd\u001b]0;e\u0007' },
+      }),
     );
-    expect(line).toBe('00:00:00 info  a [2Jb c\n');
+    expect(line).toBe('00:00:00 info  a\uFFFD[2Jb c: d\uFFFD]0;e\uFFFD\n');
   });
 });
