@@ -50,7 +50,9 @@ export function description(job: CiJob, project: string | undefined, now: number
     ...(status.host === undefined ? [] : [['Host:', status.host]]),
     ...(instance ? [['Instance:', `${instance.name}, attempt ${status.attempt ?? 1}`]] : []),
     ...(status.exitCode === undefined ? [] : [['Exit code:', String(status.exitCode)]]),
-    ...(failure ? [['Failure:', `${failure.class}: ${failure.reason}: ${printableLine(failure.message)}`]] : []),
+    ...(failure
+      ? [['Failure:', `${failure.class}: ${failure.reason}: ${printableLine(failure.message)}`]]
+      : []),
     ...(status.log
       ? [['Log:', `${status.log.bytes} bytes${status.log.truncated ? ', cut short' : ''}`]]
       : []),
@@ -77,7 +79,8 @@ function waiting({ spec, status, metadata }: CiJob): string[] {
     return ['', 'Waits: no controller has looked at it yet'];
   }
   if (ready?.status === 'Unknown') return ['', `Waits: ${ready.reason}: ${printableLine(ready.message)}`];
-  if (admitted?.status === 'False') return ['', `Waits: ${admitted.reason}: ${printableLine(admitted.message)}`];
+  if (admitted?.status === 'False')
+    return ['', `Waits: ${admitted.reason}: ${printableLine(admitted.message)}`];
   if (spec.cancel) return ['', 'Is being cancelled'];
   return metadata.deletionTimestamp === undefined ? [] : ['', 'Is being deleted'];
 }

@@ -27,7 +27,7 @@ export interface Ground {
 
 /** A result is some hundred bytes; one larger than this is none. */
 export const maxResultBytes = 64 * 1024;
-/** Bytes of the log's end that are taken along with the result. */
+/** Bytes of the log's end that are taken along with the result, unless the command asks for more. */
 export const logTailBytes = 4096;
 
 /** Carries out one command. Never rejects: what went wrong is the outcome. */
@@ -48,7 +48,7 @@ export async function perform(command: Command, ground: Ground): Promise<Command
       case 'probe':
         return { kind: 'probed', ready: (await ground.client.processes(command.instance)) >= 0 };
       case 'collect':
-        return await collect(command.instance, ground);
+        return await collect(command, ground);
       case 'read':
         await ground.watch.refresh(command.instance);
         return { kind: ground.inventory.get(command.instance) ? 'done' : 'gone' };
@@ -129,11 +129,14 @@ async function create(
   }
 }
 
-async function collect(instance: string, { client, inventory, host, logs }: Ground): Promise<CommandOutcome> {
+async function collect(
+  { instance, logBytes = logTailBytes }: Extract<Command, { verb: 'collect' }>,
+  { client, inventory, host, logs }: Ground,
+): Promise<CommandOutcome> {
   const source = logSourceOf(inventory.get(instance));
   const [result, log] = await Promise.all([
     client.readFile(instance, resultPath, { first: maxResultBytes }),
-    client.readFile(instance, logPath, { last: logTailBytes }),
+    client.readFile(instance, logPath, { last: logBytes }),
     source && logs?.finish(host, client, source),
   ]);
   return { kind: 'collected', collected: { result, log } };

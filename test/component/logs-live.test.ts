@@ -81,7 +81,12 @@ describe('a log that is kept while a guest writes it', () => {
   it('tells of each request without the secret that opens the stream of the log', async () => {
     const told: string[] = [];
     const logs = sinkOf(store);
-    logs.follow('host', connect((method, path) => told.push(`${method} ${path}`)), 'default', log);
+    logs.follow(
+      'host',
+      connect((method, path) => told.push(`${method} ${path}`)),
+      'default',
+      log,
+    );
     print('one\n');
     await until(async () => (await kept()) === 'one\n');
     expect(told.filter((one) => /^GET \/1\.0\/operations\/[^/?]+\/websocket$/.test(one))).not.toEqual([]);
