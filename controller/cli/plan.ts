@@ -4,6 +4,7 @@ import type { IncusHost } from '../api/incushost.ts';
 import { apiVersion } from '../api/meta.ts';
 import { systemClock } from '../clock.ts';
 import { fit } from '../hosts/admission.ts';
+import { refusalByGrants } from '../hosts/grants.ts';
 import type { HostState } from '../hosts/host.ts';
 import { offerOf } from '../hosts/pool.ts';
 import { commandLines, type Command, type Verb } from '../incus/commands.ts';
@@ -49,7 +50,8 @@ const attempt = 1;
  */
 export async function plan(options: PlanOptions): Promise<number> {
   const input = await readInput([...options.file, ...options.host]);
-  if (options.offline) return show(await planAll(input.jobs, input.hosts, anyHost, offline), options);
+  if (options.offline)
+    return show(await planAll(input.jobs, input.hosts, anyHost, offline(input.hosts)), options);
   const standalone = new Standalone({
     input,
     identity: options.identity,
@@ -80,13 +82,18 @@ function anyHost(): HostState {
 }
 
 /** Answers with placeholders where a host would have to be asked. */
-function offline(_host: string, command: Command): Promise<CommandOutcome> {
-  if (command.verb !== 'resolve') throw new Error(`${command.verb} cannot be planned`);
-  return Promise.resolve({
-    kind: 'resolved',
-    fingerprint: `<fingerprint of ${command.image}>`,
-    sources: Object.fromEntries(command.sources.map((source) => [source, source])),
-  });
+function offline(hosts: readonly IncusHost[]): Ask {
+  return (name, command) => {
+    if (command.verb !== 'resolve') throw new Error(`${command.verb} cannot be planned`);
+    const spec = hosts.find(({ metadata }) => metadata.name === name)?.spec;
+    const refused = spec && refusalByGrants(command, spec, name);
+    if (refused) return Promise.resolve(refused);
+    return Promise.resolve({
+      kind: 'resolved',
+      fingerprint: `<fingerprint of ${command.image}>`,
+      sources: Object.fromEntries(command.sources.map((source) => [source, source])),
+    });
+  };
 }
 
 /** Plans each job as if it were alone. */

@@ -4,6 +4,7 @@ import { IncusError } from '../incus/errors.ts';
 import type { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { SshError } from '../ssh/errors.ts';
+import { refusalByGrants, type Grants } from './grants.ts';
 import type { Link } from './link.ts';
 import { logSourceOf, type LiveLogs } from './live-logs.ts';
 import { resolveSource } from './sources.ts';
@@ -19,6 +20,7 @@ export interface Ground {
   host: string;
   project: string;
   allowedSources: readonly string[];
+  grants: Grants;
   /** Identity that an instance must carry to be stopped or deleted. */
   controllerId: string;
   /** Where the logs of guests go while and after they are written. */
@@ -66,8 +68,10 @@ export async function perform(command: Command, ground: Ground): Promise<Command
 
 async function resolve(
   command: Extract<Command, { verb: 'resolve' }>,
-  { client, link, host, project, allowedSources }: Ground,
+  { client, link, host, project, allowedSources, grants }: Ground,
 ): Promise<CommandOutcome> {
+  const refused = refusalByGrants(command, grants, host);
+  if (refused) return refused;
   const image = client.imageFingerprint(command.image).catch((error: unknown) => {
     if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
     throw error;

@@ -176,6 +176,14 @@ export const badManifests: readonly BadManifest[] = [
   host('no concurrent starts', 'spec.maxConcurrentStarts', { maxConcurrentStarts: 0 }),
   host('a relative allowed source', 'spec.allowedSources[0]', { allowedSources: ['nix/store'] }),
   host('the root as allowed source', 'spec.allowedSources[0]', { allowedSources: ['/'] }),
+  host('an allowed image with "*" amidst', 'spec.allowedImages[0]', { allowedImages: ['pikaci/*/dev'] }),
+  host('a remote in an allowed image', 'spec.allowedImages[0]', { allowedImages: ['images:debian*'] }),
+  host('an allowed image twice', 'spec.allowedImages', { allowedImages: ['a', 'a'] }),
+  host('65 allowed images', 'spec.allowedImages', {
+    allowedImages: Array.from({ length: 65 }, (_, index) => `image-${index}`),
+  }),
+  host('an empty allowed profile', 'spec.allowedProfiles[0]', { allowedProfiles: [''] }),
+  host('a path as allowed profile', 'spec.allowedProfiles[0]', { allowedProfiles: ['a/b'] }),
   host('nobody allowed', 'spec.allowedNamespaces', { allowedNamespaces: {} }),
   host('everybody and somebody allowed', 'spec.allowedNamespaces', {
     allowedNamespaces: { all: true, matchLabels: { a: 'b' } },
