@@ -5,6 +5,7 @@ import type { ControllerOptions } from './cli/controller.ts';
 import { UsageError } from './cli/input.ts';
 import { plan, type PlanOptions } from './cli/plan.ts';
 import { run, type RunOptions } from './cli/run.ts';
+import { printable } from './printable.ts';
 import { exitCodes } from './standalone/progress.ts';
 import { logLevels } from './telemetry/log.ts';
 import { programVersion } from './version.ts';
@@ -178,7 +179,7 @@ function report(error: unknown): number {
     // Commander has said it already.
     return error.exitCode === 0 ? 0 : exitCodes.usage;
   }
-  process.stderr.write(`cijob: ${error instanceof Error ? error.message : String(error)}\n`);
+  process.stderr.write(`cijob: ${printable(error instanceof Error ? error.message : String(error))}\n`);
   return error instanceof ManifestError || error instanceof UsageError
     ? exitCodes.usage
     : exitCodes.infrastructure;

@@ -12,6 +12,32 @@
 let
   cfg = config.services.cijob-host;
   inherit (lib) mkOption types;
+  socket = "/var/lib/incus/unix.socket";
+
+  # With `Sudo` a session is the bridge, or SFTP that only reads, whatever is asked for. It stands in for the user's
+  # shell too, as sshd runs a forced command by that.
+  gate = pkgs.writeTextFile {
+    name = "cijob-ssh-gate";
+    executable = true;
+    text = ''
+      #!${pkgs.bash}/bin/bash -p
+      case ''${SSH_ORIGINAL_COMMAND-} in
+        'sudo -n socat STDIO UNIX-CONNECT:${socket}')
+          exec /run/wrappers/bin/sudo -n /run/current-system/sw/bin/socat STDIO 'UNIX-CONNECT:${socket}' ;;
+        internal-sftp* | */sftp-server*) exec ${pkgs.openssh}/libexec/sftp-server -R ;;
+      esac
+      echo 'this key is for the cijob-controller only' >&2
+      exit 1
+    '';
+  };
+
+  # What a key may do, as deploy/host/prepare-incus-host.sh has it: one socket, and SFTP that only reads. In permitopen,
+  # OpenSSH takes a path for a host where it stands in brackets; nothing is listened on at port 1.
+  keyOptions =
+    if cfg.via == "Socket" then
+      ''restrict,port-forwarding,permitopen="[${socket}]:*",permitlisten="127.0.0.1:1",command="internal-sftp -R"''
+    else
+      ''restrict,command="${gate}"'';
 in
 {
   options.services.cijob-host = {
@@ -25,7 +51,9 @@ in
     authorizedKeys = mkOption {
       type = types.listOf types.str;
       default = [ ];
-      description = "Public keys of the controller.";
+      description = ''
+        Public keys of the controller, without options: each is let in for Incus's socket and for SFTP that only reads.
+      '';
     };
     via = mkOption {
       type = types.enum [
@@ -65,7 +93,15 @@ in
     directory = mkOption {
       type = types.str;
       default = "/var/lib/cijob";
-      description = "Where snapshots and staged outputs are put; it belongs to the user.";
+      description = "Where snapshots and staged outputs are put.";
+    };
+    owner = mkOption {
+      type = types.str;
+      default = "root";
+      description = ''
+        Whose the directory is: who puts snapshots and staged outputs there. Not the user the controller logs in as, which
+        is to read only.
+      '';
     };
     allowedSources = mkOption {
       type = types.listOf types.str;
@@ -92,15 +128,21 @@ in
   };
 
   config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = cfg.owner != cfg.user;
+        message = "services.cijob-host: the user ${cfg.user}, as whom the controller logs in, must not own ${cfg.directory}";
+      }
+    ];
+
     users.groups.${cfg.user} = { };
     users.users.${cfg.user} = {
       isSystemUser = true;
       group = cfg.user;
-      home = cfg.directory;
-      # `Sudo` runs a command, and both use sftp, which nologin would refuse.
-      shell = pkgs.bashInteractive;
+      # No shell: sshd's own internal-sftp needs none, and the gate is the only program that `Sudo` runs.
+      shell = if cfg.via == "Socket" then "${pkgs.shadow}/bin/nologin" else "${gate}";
       extraGroups = lib.optional (cfg.via == "Socket") "incus-admin";
-      openssh.authorizedKeys.keys = cfg.authorizedKeys;
+      openssh.authorizedKeys.keys = map (key: "${keyOptions} ${key}") cfg.authorizedKeys;
     };
     services.openssh.enable = lib.mkDefault true;
 
@@ -110,17 +152,17 @@ in
       commands = [
         {
           # The backslash is sudoers' own: a colon means something there.
-          command = "/run/current-system/sw/bin/socat STDIO UNIX-CONNECT\\:/var/lib/incus/unix.socket";
+          command = "/run/current-system/sw/bin/socat STDIO UNIX-CONNECT\\:${socket}";
           options = [ "NOPASSWD" ];
         }
       ];
     };
 
     systemd.tmpfiles.rules = [
-      # The user's, and readable by all: in a restricted project a container sees the files as nobody's.
-      "d ${cfg.directory} 0755 ${cfg.user} ${cfg.user} -"
-      "d ${cfg.directory}/snapshots 0755 ${cfg.user} ${cfg.user} -"
-      "d ${cfg.directory}/staged 0755 ${cfg.user} ${cfg.user} -"
+      # Readable by all: in a restricted project a container sees the files as nobody's.
+      "d ${cfg.directory} 0755 ${cfg.owner} - -"
+      "d ${cfg.directory}/snapshots 0755 ${cfg.owner} - -"
+      "d ${cfg.directory}/staged 0755 ${cfg.owner} - -"
     ];
 
     # Incus on NixOS wants the nftables firewall.

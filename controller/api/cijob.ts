@@ -80,7 +80,7 @@ export const Mount = z
           .join(', ')}.`,
     ),
     source: absolutePath.describe(
-      "Absolute path of a directory on the Incus host. Symbolic links are followed; what they lead to must lie inside one of the IncusHost's allowedSources.",
+      "Absolute path of a directory on the Incus host. It must lie inside one of the IncusHost's allowedSources, and so must what it leads to once symbolic links are followed.",
     ),
     path: absolutePath
       .refine(

@@ -7,6 +7,14 @@ export const defaultSocketPath = '/var/lib/incus/unix.socket';
 
 const unique = (names: readonly string[]) => new Set(names).size === names.length;
 
+/** A name, or the beginning of names with a `*` at its end. */
+const pattern = (max: number, form: RegExp) =>
+  z
+    .string()
+    .min(1)
+    .max(max)
+    .regex(form, 'must be a name, the beginning of names with "*" at its end, or "*"');
+
 const exactlyOne = (a: string, b: string) => ({
   'x-kubernetes-validations': [
     { rule: `has(self.${a}) != has(self.${b})`, message: `exactly one of ${a} and ${b} must be set` },
@@ -115,7 +123,25 @@ export const IncusHostSpec = z.strictObject({
     .default([])
     .meta({ 'x-kubernetes-list-type': 'set' })
     .describe(
-      'Directories of the host inside which the sources of mounts must lie once symbolic links are followed. The default is none: jobs with mounts are not run here.',
+      'Directories of the host inside which the sources of mounts must lie, as they are written and once symbolic links are followed. The default is none: jobs with mounts are not run here.',
+    ),
+  allowedImages: z
+    .array(pattern(255, /^([*]|[A-Za-z0-9][A-Za-z0-9._/+-]*[*]?)$/))
+    .max(64)
+    .refine(unique, 'must not name an image twice')
+    .default(['*'])
+    .meta({ 'x-kubernetes-list-type': 'set' })
+    .describe(
+      'Images that jobs may use: aliases or fingerprints as jobs write them, or beginnings of these that end in "*". The default is any image that the project has.',
+    ),
+  allowedProfiles: z
+    .array(pattern(64, /^([*]|[A-Za-z0-9][A-Za-z0-9._-]*[*]?)$/))
+    .max(64)
+    .refine(unique, 'must not name a profile twice')
+    .default(['default'])
+    .meta({ 'x-kubernetes-list-type': 'set' })
+    .describe(
+      'Profiles that jobs may use: names, or beginnings of names that end in "*". The default is the profile default alone.',
     ),
   allowedNamespaces: z
     .strictObject({

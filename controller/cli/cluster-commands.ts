@@ -1,4 +1,5 @@
 import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
+import { printable } from '../printable.ts';
 import { cancel, hold, release, retry } from './change.ts';
 import type { ClusterFlags } from './cluster.ts';
 import { completion, shells, type Shell } from './completion.ts';
@@ -81,7 +82,7 @@ function act<A extends unknown[]>(run: (...args: A) => Promise<number>): (...arg
     } catch (error) {
       if (error instanceof UsageError) throw error;
       const message = error instanceof Error ? error.message : String(error);
-      process.stderr.write(`cijob: ${message.replaceAll(/\s*\n\s*/g, '; ')}\n`);
+      process.stderr.write(`cijob: ${printable(message.replaceAll(/\s*\n\s*/g, '; '))}\n`);
       process.exitCode = 1;
     }
   };

@@ -4,9 +4,10 @@ import type { CiJobStatus } from '../api/cijob-status.ts';
 import { instanceCleanupFinalizer } from '../api/meta.ts';
 import { cijobs, incushosts } from '../kube/resources.ts';
 import { heldUntil } from '../reconcile/clean-up.ts';
+import { printable, printableLine } from '../printable.ts';
 import { duration } from '../reconcile/status.ts';
 import { getJob, getRaw, withCluster, type ClusterFlags } from './cluster.ts';
-import { bold, colourPhase, printable, table } from './table.ts';
+import { bold, colourPhase, table } from './table.ts';
 
 export interface DescribeOptions extends ClusterFlags {
   output: 'text' | 'json';
@@ -49,7 +50,9 @@ export function description(job: CiJob, project: string | undefined, now: number
     ...(status.host === undefined ? [] : [['Host:', status.host]]),
     ...(instance ? [['Instance:', `${instance.name}, attempt ${status.attempt ?? 1}`]] : []),
     ...(status.exitCode === undefined ? [] : [['Exit code:', String(status.exitCode)]]),
-    ...(failure ? [['Failure:', `${failure.class}: ${failure.reason}: ${printable(failure.message)}`]] : []),
+    ...(failure
+      ? [['Failure:', `${failure.class}: ${failure.reason}: ${printableLine(failure.message)}`]]
+      : []),
     ...(status.log
       ? [['Log:', `${status.log.bytes} bytes${status.log.truncated ? ', cut short' : ''}`]]
       : []),
@@ -75,8 +78,9 @@ function waiting({ spec, status, metadata }: CiJob): string[] {
   if (!status?.phase) {
     return ['', 'Waits: no controller has looked at it yet'];
   }
-  if (ready?.status === 'Unknown') return ['', `Waits: ${ready.reason}: ${printable(ready.message)}`];
-  if (admitted?.status === 'False') return ['', `Waits: ${admitted.reason}: ${printable(admitted.message)}`];
+  if (ready?.status === 'Unknown') return ['', `Waits: ${ready.reason}: ${printableLine(ready.message)}`];
+  if (admitted?.status === 'False')
+    return ['', `Waits: ${admitted.reason}: ${printableLine(admitted.message)}`];
   if (spec.cancel) return ['', 'Is being cancelled'];
   return metadata.deletionTimestamp === undefined ? [] : ['', 'Is being deleted'];
 }
@@ -116,7 +120,7 @@ function earlier({ attempts = [] }: CiJobStatus): string[] {
     `  ${attempt}`,
     host,
     finishedAt,
-    `${reason}: ${printable(message)}`,
+    `${reason}: ${printableLine(message)}`,
   ]);
   return ['', bold('Earlier attempts, lost to the infrastructure:'), ...table(rows)];
 }

@@ -6,9 +6,10 @@ import { ApiError } from '../kube/api-error.ts';
 import { Reflector } from '../kube/reflector.ts';
 import { cijobs } from '../kube/resources.ts';
 import { keyOf } from '../reconcile/names.ts';
+import { printable } from '../printable.ts';
 import { duration } from '../reconcile/status.ts';
 import { getRaw, listAll, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
-import { age, colourPhase, printable, table } from './table.ts';
+import { age, colourPhase, table } from './table.ts';
 
 export interface GetOptions extends ClusterFlags {
   allNamespaces?: boolean;
@@ -80,7 +81,7 @@ function row(job: CiJob, { allNamespaces, output }: GetOptions, now: number): st
           status.instance?.name ?? '',
           String(status.attempt ?? 1),
           status.failure?.class ?? '',
-          printable(status.failure?.message ?? '').split('\n')[0] ?? '',
+          printable(status.failure?.message.split(/\r?\n/)[0] ?? ''),
         ]
       : []),
   ];

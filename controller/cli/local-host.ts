@@ -3,7 +3,7 @@ import { hostname } from 'node:os';
 import { defaultSocketPath, IncusHostSpec, type IncusHost } from '../api/incushost.ts';
 import { apiVersion } from '../api/meta.ts';
 
-/** The host that `cijob run` uses when no other is given: Incus on this machine, where its own user may mount anything. */
+/** The host that `cijob run` uses when no other is given: Incus on this machine, where its own user may use anything. */
 export function localHost(): IncusHost {
   const directory = process.env['INCUS_DIR'];
   const socketPath = directory === undefined ? defaultSocketPath : `${directory}/unix.socket`;
@@ -12,7 +12,7 @@ export function localHost(): IncusHost {
     capacity: { instances: 4 },
     allowedNamespaces: { all: true },
   });
-  return hostResource('local', { ...spec, allowedSources: ['/'] });
+  return hostResource('local', { ...spec, allowedSources: ['/'], allowedProfiles: ['*'] });
 }
 
 /** An IncusHost as the API server would store it. */

@@ -4,10 +4,10 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { KubeConfig } from '@kubernetes/client-node';
 import type { CiJob } from '../api/cijob.ts';
 import { isFinished } from '../reconcile/step.ts';
+import { printable } from '../printable.ts';
 import { getJob, Unable, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
 import { UsageError } from './input.ts';
 import { LogRefused, openLog, type LogQuery, type LogServerAccess } from './log-stream.ts';
-import { printable } from './table.ts';
 
 export interface LogsOptions extends ClusterFlags {
   follow?: boolean;

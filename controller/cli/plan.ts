@@ -4,10 +4,12 @@ import type { IncusHost } from '../api/incushost.ts';
 import { apiVersion } from '../api/meta.ts';
 import { systemClock } from '../clock.ts';
 import { fit } from '../hosts/admission.ts';
+import { refusalByGrants } from '../hosts/grants.ts';
 import type { HostState } from '../hosts/host.ts';
 import { offerOf } from '../hosts/pool.ts';
 import { commandLines, type Command, type Verb } from '../incus/commands.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
+import { printable } from '../printable.ts';
 import { definitionOf, launchCommand, resolveCommand, slotRequestOf } from '../reconcile/desired.ts';
 import type { Resolved } from '../reconcile/desired.ts';
 import { instanceName, keyOf, specHash } from '../reconcile/names.ts';
@@ -48,13 +50,14 @@ const attempt = 1;
  */
 export async function plan(options: PlanOptions): Promise<number> {
   const input = await readInput([...options.file, ...options.host]);
-  if (options.offline) return show(await planAll(input.jobs, input.hosts, anyHost, offline), options);
+  if (options.offline)
+    return show(await planAll(input.jobs, input.hosts, anyHost, offline(input.hosts)), options);
   const standalone = new Standalone({
     input,
     identity: options.identity,
     observer: { status: () => undefined, command: () => undefined },
     onJob: () => undefined,
-    say: (line) => process.stderr.write(`${line}\n`),
+    say: (line) => process.stderr.write(`${printable(line)}\n`),
   });
   try {
     await standalone.connect();
@@ -79,13 +82,18 @@ function anyHost(): HostState {
 }
 
 /** Answers with placeholders where a host would have to be asked. */
-function offline(_host: string, command: Command): Promise<CommandOutcome> {
-  if (command.verb !== 'resolve') throw new Error(`${command.verb} cannot be planned`);
-  return Promise.resolve({
-    kind: 'resolved',
-    fingerprint: `<fingerprint of ${command.image}>`,
-    sources: Object.fromEntries(command.sources.map((source) => [source, source])),
-  });
+function offline(hosts: readonly IncusHost[]): Ask {
+  return (name, command) => {
+    if (command.verb !== 'resolve') throw new Error(`${command.verb} cannot be planned`);
+    const spec = hosts.find(({ metadata }) => metadata.name === name)?.spec;
+    const refused = spec && refusalByGrants(command, spec, name);
+    if (refused) return Promise.resolve(refused);
+    return Promise.resolve({
+      kind: 'resolved',
+      fingerprint: `<fingerprint of ${command.image}>`,
+      sources: Object.fromEntries(command.sources.map((source) => [source, source])),
+    });
+  };
 }
 
 /** Plans each job as if it were alone. */
@@ -179,7 +187,8 @@ function jobOf({ metadata, spec }: JobManifest): CiJob {
 
 function show(plans: readonly JobPlan[], { output }: PlanOptions): number {
   const text = output === 'json' ? `${JSON.stringify(plans, null, 2)}\n` : plans.map(asText).join('\n');
-  process.stdout.write(text);
+  // A script keeps every byte; a terminal must not be steered by it.
+  process.stdout.write(process.stdout.isTTY ? printable(text) : text);
   const reasons = plans.flatMap(({ refused }) => refused?.reason ?? []);
   if (reasons.includes('HostUnreachable')) return exitCodes.infrastructure;
   return reasons.length > 0 ? exitCodes.config : 0;

@@ -2,12 +2,12 @@ import type { CiJobStatus } from '../api/cijob-status.ts';
 import { systemClock } from '../clock.ts';
 import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';
+import { printable } from '../printable.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
 import { readInput } from './input.ts';
 import { Standalone } from './standalone.ts';
-import { printable } from './table.ts';
 
 export interface RunOptions {
   file: string[];
@@ -27,7 +27,6 @@ export interface RunOptions {
 export async function run(options: RunOptions): Promise<number> {
   const input = await readInput([...options.file, ...options.host]);
   const say = (line: string) => {
-    // Messages may be the guest's own words.
     if (!options.quiet) process.stderr.write(`${printable(line)}\n`);
   };
   const finished = new Map<string, CiJobStatus>();

@@ -148,6 +148,7 @@ export class Host {
       host: this.name,
       project: this.#spec.project,
       allowedSources: this.#spec.allowedSources,
+      grants: this.#spec,
       controllerId: this.#options.controllerId,
       logs: this.#options.logs,
     });

@@ -9,7 +9,7 @@ import { SshError } from '../ssh/errors.ts';
 export interface Link {
   /** Opens a stream to Incus's unix socket. */
   dial(): Promise<Duplex>;
-  /** Where a path leads after all symbolic links; undefined if to nothing. */
+  /** Where a path leads after all symbolic links; undefined if to nothing, or to nothing that our user may see. */
   resolve(path: string): Promise<{ path: string; directory: boolean } | undefined>;
   /** Resolves with the reason once the link is gone. Never, for the local machine. */
   readonly closed: Promise<string>;
@@ -50,6 +50,9 @@ export function sudoBridge(socketPath: string): string {
   return `sudo -n socat STDIO UNIX-CONNECT:${socketPath}`;
 }
 
+/** Errors that say of the path, and not of the file system, that it leads to nothing that we may see. */
+const unseen: ReadonlySet<string> = new Set(['ENOENT', 'ENOTDIR', 'EACCES', 'ELOOP', 'ENAMETOOLONG']);
+
 function localLink(socketPath: string): Link {
   return {
     dial: () =>
@@ -70,7 +73,7 @@ function localLink(socketPath: string): Link {
         return { path: real, directory: (await stat(real)).isDirectory() };
       } catch (error) {
         const { code } = error as NodeJS.ErrnoException;
-        if (code === 'ENOENT' || code === 'ENOTDIR') return undefined;
+        if (code !== undefined && unseen.has(code)) return undefined;
         throw error;
       }
     },

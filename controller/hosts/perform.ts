@@ -4,6 +4,7 @@ import { IncusError } from '../incus/errors.ts';
 import type { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { SshError } from '../ssh/errors.ts';
+import { refusalByGrants, type Grants } from './grants.ts';
 import type { Link } from './link.ts';
 import { logSourceOf, type LiveLogs } from './live-logs.ts';
 import { resolveSource } from './sources.ts';
@@ -19,6 +20,7 @@ export interface Ground {
   host: string;
   project: string;
   allowedSources: readonly string[];
+  grants: Grants;
   /** Identity that an instance must carry to be stopped or deleted. */
   controllerId: string;
   /** Where the logs of guests go while and after they are written. */
@@ -27,7 +29,7 @@ export interface Ground {
 
 /** A result is some hundred bytes; one larger than this is none. */
 export const maxResultBytes = 64 * 1024;
-/** Bytes of the log's end that are taken along with the result. */
+/** Bytes of the log's end that are taken along with the result, unless the command asks for more. */
 export const logTailBytes = 4096;
 
 /** Carries out one command. Never rejects: what went wrong is the outcome. */
@@ -48,7 +50,7 @@ export async function perform(command: Command, ground: Ground): Promise<Command
       case 'probe':
         return { kind: 'probed', ready: (await ground.client.processes(command.instance)) >= 0 };
       case 'collect':
-        return await collect(command.instance, ground);
+        return await collect(command, ground);
       case 'read':
         await ground.watch.refresh(command.instance);
         return { kind: ground.inventory.get(command.instance) ? 'done' : 'gone' };
@@ -66,8 +68,10 @@ export async function perform(command: Command, ground: Ground): Promise<Command
 
 async function resolve(
   command: Extract<Command, { verb: 'resolve' }>,
-  { client, link, host, project, allowedSources }: Ground,
+  { client, link, host, project, allowedSources, grants }: Ground,
 ): Promise<CommandOutcome> {
+  const refused = refusalByGrants(command, grants, host);
+  if (refused) return refused;
   const image = client.imageFingerprint(command.image).catch((error: unknown) => {
     if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
     throw error;
@@ -129,11 +133,14 @@ async function create(
   }
 }
 
-async function collect(instance: string, { client, inventory, host, logs }: Ground): Promise<CommandOutcome> {
+async function collect(
+  { instance, logBytes = logTailBytes }: Extract<Command, { verb: 'collect' }>,
+  { client, inventory, host, logs }: Ground,
+): Promise<CommandOutcome> {
   const source = logSourceOf(inventory.get(instance));
   const [result, log] = await Promise.all([
     client.readFile(instance, resultPath, { first: maxResultBytes }),
-    client.readFile(instance, logPath, { last: logTailBytes }),
+    client.readFile(instance, logPath, { last: logBytes }),
     source && logs?.finish(host, client, source),
   ]);
   return { kind: 'collected', collected: { result, log } };

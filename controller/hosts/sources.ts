@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import type { Link } from './link.ts';
 
 /** A mount's source as it is on the host, or why it may not be used. */
@@ -6,7 +7,11 @@ export type Source =
   | { refused: 'SourceNotFound' | 'SourceNotADirectory' | 'SourceNotAllowed'; message: string };
 
 /**
- * Follows a mount's source to the directory it stands for and checks that it lies where the IncusHost allows.
+ * Follows a mount's source to the directory it stands for and checks that both lie where the IncusHost allows.
+ *
+ * Whoever may write CiJobs reads the answer, so it tells nothing of the host outside of what is allowed: a source that
+ * lies outside as it is written is not looked at, and of one that leads outside only that is told, not where to or what
+ * is there.
  *
  * This gives the early, clear answer. The guard against a link that changes afterwards is Incus's own: a restricted
  * project checks `restricted.devices.disk.paths` when it mounts (docs/security.md).
@@ -17,18 +22,36 @@ export async function resolveSource(
   allowedSources: readonly string[],
   host: string,
 ): Promise<Source> {
-  const found = await link.resolve(source);
-  if (!found) return { refused: 'SourceNotFound', message: `${source} does not exist on host ${host}` };
-  const leads = found.path === source ? source : `${source}, which is ${found.path},`;
-  if (!found.directory) return { refused: 'SourceNotADirectory', message: `${leads} is not a directory` };
-  if (!allowedSources.some((allowed) => isInside(found.path, allowed))) {
+  const isAllowed = (path: string) => allowedSources.some((allowed) => isInside(path, allowed));
+  const outside = (what: string): Source => {
     const allowed = allowedSources.length === 0 ? 'nothing' : allowedSources.join(', ');
     return {
       refused: 'SourceNotAllowed',
-      message: `${leads} lies outside what host ${host} allows to mount: ${allowed}`,
+      message: `${what} outside what host ${host} allows to mount: ${allowed}`,
+    };
+  };
+  if (!isAllowed(source)) return outside(`${source} lies`);
+  const found = await link.resolve(source);
+  const reached = found ?? (await nearest(link, source, isAllowed));
+  if (reached && !isAllowed(reached.path)) return outside(`${source} is or lies behind a link that leads`);
+  if (!found) {
+    return {
+      refused: 'SourceNotFound',
+      message: `${source} does not exist on host ${host}, or the user of its connection may not see it`,
     };
   }
+  const leads = found.path === source ? source : `${source}, which is ${found.path},`;
+  if (!found.directory) return { refused: 'SourceNotADirectory', message: `${leads} is not a directory` };
   return found;
+}
+
+/** Where the nearest parent of a path that leads anywhere leads: what is missing behind a link is told to nobody. */
+async function nearest(link: Pick<Link, 'resolve'>, source: string, isAllowed: (path: string) => boolean) {
+  for (let path = dirname(source); isAllowed(path); path = dirname(path)) {
+    const found = await link.resolve(path);
+    if (found) return found;
+  }
+  return undefined;
 }
 
 /** Whether a path is a directory or lies below it. Both are absolute and without `..`. */

@@ -43,7 +43,8 @@ export type Command =
       environment: Readonly<Record<string, string>>;
     }
   | { verb: 'probe'; instance: string }
-  | { verb: 'collect'; instance: string }
+  /** `logBytes`: how much of the log's end to read, where an excerpt's worth is not enough. */
+  | { verb: 'collect'; instance: string; logBytes?: number }
   | { verb: 'read'; instance: string }
   /** `uid` is the job's: an instance that carries another is left alone. */
   | { verb: 'stop'; instance: string; uid: string }

@@ -66,10 +66,15 @@ export class AccessReview {
     this.#decisions = new Kept(clock);
   }
 
-  /** Whose token it is; undefined when it is nobody's. */
-  userOf(token: string): Promise<UserInfo | undefined> {
+  /**
+   * Whose token it is; undefined when it is nobody's.
+   *
+   * @param asking called when no answer is known and the cluster is about to be asked; what it throws is the answer.
+   */
+  userOf(token: string, asking: () => void = () => undefined): Promise<UserInfo | undefined> {
     // Only its hash is kept: a dump of our memory should hold no more tokens than it must.
     return this.#users.get(createHash('sha256').update(token).digest('base64'), async () => {
+      asking();
       const { status } = await this.#client.create(tokenReviews, undefined, {
         apiVersion: 'authentication.k8s.io/v1',
         kind: 'TokenReview',

@@ -7,6 +7,7 @@ import { group, version } from '../api/meta.ts';
 import { sleep, type Clock } from '../clock.ts';
 import type { AccessReview, UserInfo } from './access-review.ts';
 import { parseLogRequest, Refusal, refuse, tokenOf, unauthorized, type LogRequest } from './log-request.ts';
+import { TokenBuckets } from './token-buckets.ts';
 import { followKeyFiles, readKeyMaterial, type KeyFiles } from './serving-certificate.ts';
 
 interface LogName {
@@ -50,6 +51,13 @@ export interface LogServer {
 }
 
 const maxConnections = 256;
+/**
+ * Tokens that the cluster does not know, from one address: each costs the API server a request. Those that it knows
+ * cost nothing here.
+ */
+const unknownTokens = { burst: 20, intervalMs: 1_000 };
+/** Addresses remembered. */
+const mostAddresses = 4096;
 /** Streams of one user at once. */
 const maxStreams = 32;
 /** Bytes read and sent at a time. */
@@ -79,9 +87,10 @@ export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
     noDelay: true,
   };
   const streams = new Map<string, number>();
+  const strangers = new TokenBuckets(clock, unknownTokens, mostAddresses);
   const server = createServer(
     { ...limits, ...(await readKeyMaterial(files)), minVersion: 'TLSv1.2' },
-    (request, response) => void respond(options, streams, request, response),
+    (request, response) => void respond(options, streams, strangers, request, response),
   );
   server.maxConnections = maxConnections;
   await new Promise<void>((resolve, reject) => {
@@ -108,6 +117,7 @@ export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
 async function respond(
   options: LogServerOptions,
   streams: Map<string, number>,
+  strangers: TokenBuckets,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
@@ -116,8 +126,10 @@ async function respond(
   let username: string | undefined;
   try {
     const wanted = parseLogRequest(request);
-    const authorized = () => authorize(options, tokenOf(request), wanted);
-    const user = await authorized();
+    const token = tokenOf(request);
+    const user = await authenticate(options, strangers, token, request.socket.remoteAddress ?? '');
+    await authorize(options, user, wanted);
+    const authorized = async () => authorize(options, known(await options.review.userOf(token)), wanted);
     const open = streams.get(user.username) ?? 0;
     if (open >= maxStreams) {
       throw new Refusal(429, 'TooManyRequests', `${maxStreams} logs at once are enough`, {
@@ -147,9 +159,32 @@ async function respond(
   }
 }
 
-async function authorize(options: LogServerOptions, token: string, wanted: LogRequest): Promise<UserInfo> {
-  const user = await options.review.userOf(token);
+/** Who somebody is. @throws Refusal when the cluster does not know them, or their address has sent too many such tokens. */
+async function authenticate(
+  { review }: LogServerOptions,
+  strangers: TokenBuckets,
+  token: string,
+  address: string,
+): Promise<UserInfo> {
+  let asked = false;
+  const user = await review.userOf(token, () => {
+    if (!strangers.take(address)) {
+      throw new Refusal(429, 'TooManyRequests', 'too many unknown tokens from this address', {
+        'Retry-After': '5',
+      });
+    }
+    asked = true;
+  });
+  if (user && asked) strangers.giveBack(address);
+  return known(user);
+}
+
+function known(user: UserInfo | undefined): UserInfo {
   if (!user) throw unauthorized('the cluster does not know this token');
+  return user;
+}
+
+async function authorize(options: LogServerOptions, user: UserInfo, wanted: LogRequest): Promise<void> {
   const what = { group, version, resource: 'cijobs', subresource: 'log', verb: 'get' };
   if (!(await options.review.isAllowed(user, { ...what, namespace: wanted.namespace, name: wanted.name }))) {
     const { namespace, name } = wanted;
@@ -159,7 +194,6 @@ async function authorize(options: LogServerOptions, token: string, wanted: LogRe
       `cijobs.${group} "${name}" is forbidden: User "${user.username}" cannot get resource "cijobs/log" in API group "${group}" in the namespace "${namespace}"`,
     );
   }
-  return user;
 }
 
 /** Sends the log from the offset on, and, if it is followed, what is added to it until it ends. */
@@ -179,6 +213,11 @@ async function send(
   const closed = new Promise<'closed'>((resolve) => response.once('close', () => resolve('closed')));
   let { offset } = wanted;
   let reviewedAt = options.clock.now();
+  const reviewed = async () => {
+    if (options.clock.now() - reviewedAt < reviewInterval) return;
+    await authorized();
+    reviewedAt = options.clock.now();
+  };
   const size = logs.size(log) ?? 0;
   if (offset > size && !logs.isLive(log)) {
     throw new Refusal(416, 'RequestedRangeNotSatisfiable', `the log has ${size} bytes, not ${offset}`);
@@ -197,6 +236,8 @@ async function send(
     // Asked before the last bytes are sent: whatever was written before it ended is then among them.
     const live = logs.isLive(log);
     for (let end = logs.size(log) ?? 0; offset < end; end = logs.size(log) ?? 0) {
+      // Here too: one who never catches up would else never be asked for again.
+      await reviewed();
       const piece = await logs.read(log, offset, Math.min(pieceBytes, end - offset));
       if (piece.length === 0) throw new Error('the log was removed while it was read');
       offset += piece.length;
@@ -206,9 +247,7 @@ async function send(
     if (!wanted.follow || !live) break;
     const timer = sleep(options.clock, lookInterval);
     if ((await Promise.race([changed, timer, closed])) === 'closed') return;
-    if (options.clock.now() - reviewedAt < reviewInterval) continue;
-    await authorized();
-    reviewedAt = options.clock.now();
+    await reviewed();
   }
   response.end();
 }

@@ -6,6 +6,7 @@ import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { resolveCommand, slotRequestOf } from './desired.ts';
+import { masked, maskOf, tailBytes, type Mask } from './masking.ts';
 import { instanceName, keyOf } from './names.ts';
 import {
   blankMemory,
@@ -45,6 +46,8 @@ interface Cell {
   hostMissingSince: number | undefined;
   /** Instances for which a slot is held. */
   slots: Set<string>;
+  /** Values of Secrets in the environment, as they were read; undefined before. Only to be masked. */
+  secrets: Set<string> | undefined;
   /** The answer to a question that was asked while the job's admission was being written. */
   early: { host: string; instance: string; outcome: Promise<CommandOutcome> } | undefined;
 }
@@ -236,10 +239,11 @@ export class Reconciler {
 
   async #perform(job: CiJob, cell: Cell, host: string, command: Command): Promise<CommandOutcome> {
     const { hosts } = this.#options;
+    if (command.verb === 'collect') return this.#collect(job, cell, host, command);
     if (command.verb !== 'resolve' && command.verb !== 'launch') return hosts.perform(host, command);
     let environment: Record<string, string>;
     try {
-      environment = await this.#environment(job);
+      environment = await this.#environment(job, cell);
     } catch (error) {
       if (error instanceof MissingSecret)
         return { kind: 'refused', reason: 'SecretNotFound', message: error.message };
@@ -251,11 +255,37 @@ export class Reconciler {
       const asked = early?.host === host && early.instance === command.instance;
       return asked ? early.outcome : hosts.perform(host, command);
     }
-    return hosts.perform(host, { ...command, environment: { ...environment, ...command.environment } });
+    const whole = { ...command, environment: { ...environment, ...command.environment } };
+    const outcome = await hosts.perform(host, whole);
+    return cell.secrets ? masked(outcome, maskOf(cell.secrets)) : outcome;
   }
 
-  /** The job's environment, Secrets included. It goes into the request and nowhere else. */
-  async #environment(job: CiJob): Promise<Record<string, string>> {
+  /** Reads what the guest left, and masks the job's Secrets in it before anything of it is remembered. */
+  async #collect(
+    job: CiJob,
+    cell: Cell,
+    host: string,
+    command: Extract<Command, { verb: 'collect' }>,
+  ): Promise<CommandOutcome> {
+    const { hosts } = this.#options;
+    if (!job.spec.env.some(({ valueFrom }) => valueFrom)) return hosts.perform(host, command);
+    const mask = await this.#mask(job, cell);
+    const outcome = await hosts.perform(host, { ...command, ...(mask && { logBytes: tailBytes(mask) }) });
+    return masked(outcome, mask);
+  }
+
+  /** What to mask for a job; undefined when its Secrets, which another process read at the launch, cannot be read. */
+  async #mask(job: CiJob, cell: Cell): Promise<Mask | undefined> {
+    try {
+      if (!cell.secrets) await this.#environment(job, cell);
+    } catch {
+      return undefined;
+    }
+    return maskOf(cell.secrets ?? []);
+  }
+
+  /** The job's environment, Secrets included. It goes into the request; the values of Secrets are noted to be masked. */
+  async #environment(job: CiJob, cell: Cell): Promise<Record<string, string>> {
     const namespace = job.metadata.namespace ?? 'default';
     const values = await Promise.all(
       job.spec.env.map(async ({ name, value, valueFrom }): Promise<[string, string]> => {
@@ -266,6 +296,10 @@ export class Reconciler {
         return [name, found];
       }),
     );
+    const fromSecrets = values.filter((_, index) => job.spec.env[index]?.valueFrom);
+    if (fromSecrets.length > 0) {
+      cell.secrets = new Set([...(cell.secrets ?? []), ...fromSecrets.map(([, value]) => value)]);
+    }
     return Object.fromEntries(values);
   }
 
@@ -280,6 +314,7 @@ export class Reconciler {
       base: JSON.stringify(job.status ?? {}),
       hostMissingSince: undefined,
       slots: new Set(),
+      secrets: undefined,
       early: undefined,
     };
     this.#cells.set(key, cell);

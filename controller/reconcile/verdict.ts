@@ -34,7 +34,7 @@ const Result = z.object({
 });
 
 /** Line with which the runner ends a log that grew too long. */
-const truncationMark = '[pikaci] the log ends here';
+export const truncationMark = '[pikaci] the log ends here';
 
 /**
  * What the guest's files say. The result alone decides; it is trusted as far as its schema goes and no further.

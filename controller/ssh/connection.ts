@@ -121,12 +121,16 @@ export class SshConnection {
     });
   }
 
-  /** Where a path leads after all symbolic links, and whether that is a directory; undefined if to nothing. */
+  /**
+   * Where a path leads after all symbolic links, and whether that is a directory; undefined if to nothing, or to
+   * nothing that our user may see.
+   */
   async resolve(path: string): Promise<{ path: string; directory: boolean } | undefined> {
     const sftp = await (this.#sftp ??= this.#openSftp());
     return this.#guarded((resolve, reject) => {
       const failed = (error: Error & { code?: number }) => {
-        if (error.code === ssh2.utils.sftp.STATUS_CODE.NO_SUCH_FILE) resolve(undefined);
+        const { NO_SUCH_FILE, PERMISSION_DENIED } = ssh2.utils.sftp.STATUS_CODE;
+        if (error.code === NO_SUCH_FILE || error.code === PERMISSION_DENIED) resolve(undefined);
         else reject(new SshError('SftpUnavailable', `${path}: ${error.message}`));
       };
       sftp.realpath(path, (error, real) => {

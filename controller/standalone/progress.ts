@@ -1,5 +1,6 @@
 import type { CiJob } from '../api/cijob.ts';
 import type { CiJobStatus } from '../api/cijob-status.ts';
+import { printableLine } from '../printable.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { duration } from '../reconcile/status.ts';
 
@@ -24,7 +25,7 @@ export function phaseLine(
   const waits = phase === 'Pending' && admitted(before)?.message !== admitted(after)?.message;
   if (before?.phase === phase && !waits) return undefined;
   const since = duration(now - Date.parse(job.metadata.creationTimestamp));
-  return `${since.padStart(6)}  ${keyOf(job.metadata)}  ${phase.padEnd(12)} ${detail(after)}`.trimEnd();
+  return `${since.padStart(6)}  ${keyOf(job.metadata)}  ${phase.padEnd(12)} ${printableLine(detail(after))}`.trimEnd();
 }
 
 function detail(status: CiJobStatus): string {

@@ -1,5 +1,6 @@
 import { pino, type DestinationStream, type Logger as PinoLogger } from 'pino';
 import type { Clock } from '../clock.ts';
+import { printableLine } from '../printable.ts';
 
 /** Log levels, from most to least. */
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -66,9 +67,8 @@ export function humanLine(line: string): string {
   return `${head}${failure === undefined ? '' : `: ${text(failure)}`}${fields.join('')}\n`;
 }
 
-/** Control characters would move the cursor, or fake a line: the guest may have chosen them. */
 function text(value: unknown): string {
   if (value === undefined) return '';
-  const plain = typeof value === 'string' ? value : JSON.stringify(value);
-  return plain.replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ');
+  // The guest may have chosen it.
+  return printableLine(typeof value === 'string' ? value : JSON.stringify(value));
 }

@@ -18,6 +18,8 @@ usage: prepare-incus-host.sh --name NAME --public-key KEY|FILE [options]
   --network NETWORK       network of Incus's that guests get a card in (default: none, guests have no network)
   --source DIRECTORY      directory that guests may mount from; may be given again (default: /var/lib/cijob)
   --instances N           slots (default: number of CPUs)
+  --limit KEY=VALUE       limit of the whole project, such as memory=64GiB, cpu=32, instances=16 or disk=1TiB; may be
+                          given again (default: none)
   --via Socket|Sudo       Socket: the user may open Incus's socket (group incus-admin).
                           Sudo: it may not, but may run one command as root (default: Socket)
   --socket PATH           Incus's socket (default: $INCUS_DIR, /var/lib/incus, plus /unix.socket)
@@ -30,7 +32,7 @@ die() { say "$*"; exit 1; }
 
 name='' public_key='' address='' port=22 user=cijob project=cijob pool=default network='' instances='' via=Socket
 socket="${INCUS_DIR:-/var/lib/incus}/unix.socket" host_key=/etc/ssh/ssh_host_ed25519_key.pub
-sources=()
+sources=() limits=()
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
@@ -45,6 +47,7 @@ while [ $# -gt 0 ]; do
     --network) network=$2 ;;
     --source) sources+=("$2") ;;
     --instances) instances=$2 ;;
+    --limit) limits+=("$2") ;;
     --via) via=$2 ;;
     --socket) socket=$2 ;;
     --host-key) host_key=$2 ;;
@@ -74,6 +77,10 @@ for source in "${sources[@]}"; do
   [[ $source =~ ^/[A-Za-z0-9._/-]+$ && $source != *..* && $source != */ ]] || die "--source $source is no plain absolute path"
 done
 
+for limit in "${limits[@]}"; do
+  [[ $limit =~ ^(instances|containers|virtual-machines|cpu|memory|disk)=[0-9]+[A-Za-z]*$ ]] || die "--limit $limit is no limit"
+done
+
 [ "$(id -u)" = 0 ] || die 'run this as root'
 [ -r "$host_key" ] || die "no host key $host_key; --host-key names another"
 command -v incus >/dev/null || die 'Incus is not installed: apt-get install incus'
@@ -83,24 +90,42 @@ INCUS_DIR=$(dirname -- "$socket")
 incus storage show "$pool" >/dev/null 2>&1 || die "there is no storage pool $pool: run incus admin init"
 [ "$via" = Socket ] || command -v socat >/dev/null || die 'via Sudo needs socat and sudo: apt-get install socat sudo'
 
-# The user: no password, and no rights but those below.
-if ! id -u "$user" >/dev/null 2>&1; then
+# The user: no password, and no rights but those below. Another's account is not taken over: its own keys would be
+# mixed with ours, and it would be handed Incus.
+mark=cijob-controller
+if account=$(getent passwd "$user"); then
+  IFS=: read -r _ _ uid _ comment home _ <<<"$account"
+  [[ $comment == "$mark" && $uid -ge 100 ]] ||
+    die "the user $user exists already and is not of this script: name another, or, to hand it over, usermod --comment $mark $user"
+else
   say "making the user $user"
   # `*` is a password that nobody has; an account without one is locked, and sshd lets no key in.
-  useradd --password '*' --shell /bin/sh --create-home --comment 'cijob-controller' "$user"
+  useradd --password '*' --shell /bin/sh --create-home --comment "$mark" "$user"
 fi
-home=$(getent passwd "$user" | cut -d: -f6)
-sudoers=/etc/sudoers.d/cijob-host-$user
+# sudo reads no file with a dot in its name.
+sudoers=/etc/sudoers.d/cijob-host-${user//./_}
+gate=/usr/local/lib/cijob/ssh-gate-$user
+group=$(stat --format=%G "$socket")
 if [ "$via" = Socket ]; then
-  group=$(stat --format=%G "$socket")
   [ "$group" != root ] || die "$socket belongs to the group root: start incusd with --group incus-admin"
   usermod --append --groups "$group" "$user"
-  rm -f "$sudoers"
+  rm -f "$sudoers" "$gate"
   # restrict takes everything away. port-forwarding gives forwarding back, and the permits take all of it away again but
   # for this one socket: in permitopen, OpenSSH takes a path for a host where it stands in brackets. There is no word for
   # no listening at all; port 1 is one that this user may not listen on. (Sockets it may: docs/security.md.) A session is SFTP that only reads.
   options="restrict,port-forwarding,permitopen=\"[$socket]:*\",permitlisten=\"127.0.0.1:1\",command=\"internal-sftp -R\""
 else
+  if id -nG "$user" | tr ' ' '\n' | grep -qxF -- "$group"; then
+    say "taking the user $user out of the group $group; what it runs already keeps the group until it ends"
+    gpasswd --delete "$user" "$group" >&2
+  fi
+  # Where SFTP comes from is sshd's to say; the built-in one cannot be started from a script.
+  sftp_server=$("$(command -v sshd || echo /usr/sbin/sshd)" -T 2>/dev/null | awk '$1 == "subsystem" && $2 == "sftp" { print $3 }') || true
+  for path in "$sftp_server" /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server /usr/lib/ssh/sftp-server; do
+    sftp_server=$path
+    [[ ! $path =~ ^/[A-Za-z0-9._/-]+$ || ! -x $path ]] || break
+  done
+  [ -x "$sftp_server" ] || die 'there is no sftp-server: apt-get install openssh-sftp-server'
   draft=$(mktemp)
   # In sudoers a colon separates words.
   printf '%s ALL=(root) NOPASSWD: /usr/bin/socat STDIO UNIX-CONNECT\\:%s\n' "$user" "$socket" >"$draft"
@@ -110,13 +135,12 @@ else
   mv "$sudoers.new" "$sudoers"
   rm -f "$draft"
   # A session is the bridge, or SFTP that only reads, whatever is asked for.
-  gate=/usr/local/lib/cijob/ssh-gate-$user
   install --directory --mode 0755 /usr/local/lib/cijob
   cat >"$gate.new" <<GATE
 #!/bin/sh
 case \$SSH_ORIGINAL_COMMAND in
   'sudo -n socat STDIO UNIX-CONNECT:$socket') exec sudo -n socat STDIO 'UNIX-CONNECT:$socket' ;;
-  internal-sftp* | */sftp-server*) exec /usr/lib/openssh/sftp-server -R ;;
+  internal-sftp* | */sftp-server*) exec $sftp_server -R ;;
 esac
 echo 'this key is for the cijob-controller only' >&2
 exit 1
@@ -127,14 +151,25 @@ GATE
 fi
 
 say "letting the key in as $user, for what the controller does and no more"
-install --directory --mode 0700 --owner "$user" --group "$(id -gn "$user")" "$home/.ssh"
+# The user's home and all of this is root's, from the outside in, so that nothing can be put in root's way: the user may
+# read it, as sshd does in its name, and change nothing. A link is not what this script made.
 keys=$home/.ssh/authorized_keys
-touch "$keys"
+own() {
+  [ ! -L "$1" ] || die "$1 is a link: remove it"
+  [ ! -e "$1" ] || { chown --no-dereference root:root "$1"; chmod "$2" "$1"; }
+}
+home=$(getent passwd "$user" | cut -d: -f6)
+own "$home" 0755
+own "$home/.ssh" 0755
+install --directory --mode 0755 "$home/.ssh"
+own "$keys" 0644
+[ -e "$keys" ] || install --mode 0644 /dev/null "$keys"
+[ -f "$keys" ] || die "$keys is no file"
 blob=$(cut -d' ' -f2 <<<"$public_key")
-{ grep -vF -- "$blob" "$keys" || true; printf '%s %s\n' "$options" "$public_key"; } >"$keys.new"
-chown "$user:$(id -gn "$user")" "$keys.new"
-chmod 0600 "$keys.new"
-mv "$keys.new" "$keys"
+draft=$(mktemp "$home/.ssh/draft.XXXXXX")
+{ grep -vF -- "$blob" "$keys" || true; printf '%s %s\n' "$options" "$public_key"; } >"$draft"
+chmod 0644 "$draft"
+mv --no-target-directory "$draft" "$keys"
 
 for source in "${sources[@]}"; do
   [ -d "$source" ] || { say "making $source"; install --directory --mode 0755 "$source"; }
@@ -149,6 +184,7 @@ settings=(
   restricted.devices.disk=allow
   "restricted.devices.disk.paths=$list"
 )
+for limit in "${limits[@]}"; do settings+=("limits.$limit"); done
 if incus project show "$project" >/dev/null 2>&1; then
   for setting in "${settings[@]}"; do
     [ "$(incus project get "$project" "${setting%%=*}")" = "${setting#*=}" ] ||

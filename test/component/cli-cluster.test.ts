@@ -216,6 +216,29 @@ describe('the subcommands that ask a cluster', () => {
     expect((await cijob('describe', 'new')).stdout).toContain('Waits: no controller has looked at it yet\n');
   });
 
+  it('lets nothing through to a terminal that a guest or a host may have put into a message', async () => {
+    const hostile = 'a\u001b]0;owned\u0007b\rc\bd\u009be\u202ef';
+    const shown = 'a\uFFFD]0;owned\uFFFDb\uFFFDc\uFFFDd\uFFFDe\uFFFDf';
+    put('failed', {
+      ...failed,
+      failure: { class: 'Test', reason: 'NonZeroExitCode', message: hostile, excerpt: hostile },
+    });
+    put('waits', {
+      phase: 'Pending',
+      conditions: [claim('Admitted', 'False', 'NoFreeSlot', hostile)],
+    });
+    const all = [
+      await cijob('get', '-o', 'wide'),
+      await cijob('describe', 'failed'),
+      await cijob('describe', 'waits'),
+    ].map(({ stdout }) => stdout);
+    for (const stdout of all) expect(stdout).not.toMatch(/[\u0000-\u0009\u000b-\u001f\u007f-\u009f\u202e]/);
+    expect(all[0]).toContain(shown);
+    expect(all[1]).toContain(`NonZeroExitCode: a\uFFFD]0;owned\uFFFDb c`);
+    expect(all[1]).toContain(`  ${shown}\n`);
+    expect(all[2]).toContain('Waits: NoFreeSlot: a\uFFFD]0;owned\uFFFDb c\uFFFDd');
+  });
+
   it('cancel sets spec.cancel, once', async () => {
     put('c', waiting);
     expect(await cijob('cancel', 'c')).toMatchObject({ code: 0, stdout: 'cijob c is being cancelled\n' });

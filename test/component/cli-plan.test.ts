@@ -55,7 +55,9 @@ function host() {
         },
       },
       capacity: { instances: 1, cpu: 4 },
-      allowedSources: ['/nix/store'],
+      allowedSources: ['/nix/store', '/staged'],
+      allowedImages: ['pikaci/*', 'other'],
+      allowedProfiles: ['default', 'none'],
       allowedNamespaces: { all: true },
     },
   };
@@ -133,10 +135,12 @@ test('exits with 78 when a host refuses a job, and gives the reason of each', as
   incus.host.directory('/etc');
   const plain = { ...job.spec, mounts: [] };
   const refused: Record<string, object> = {
-    ImageNotFound: { ...plain, instance: { image: 'no/such', type: 'Container' } },
+    ImageNotFound: { ...plain, instance: { image: 'pikaci/none', type: 'Container' } },
+    ImageNotAllowed: { ...plain, instance: { image: 'pikaci' } },
     SourceNotAllowed: { ...plain, mounts: [{ name: 'snapshot', source: '/etc' }] },
     SourceNotFound: { ...plain, mounts: [{ name: 'snapshot', source: '/nix/store/none' }] },
     ProfileNotFound: { ...plain, instance: { image: 'pikaci/dev', profiles: ['none'] } },
+    ProfileNotAllowed: { ...plain, instance: { image: 'pikaci/dev', profiles: ['default', 'wide'] } },
     ExceedsCapacity: { ...plain, instance: { image: 'pikaci/dev', cpu: 8 } },
     NoMatchingHost: { ...plain, hostSelector: { matchLabels: { arch: 'none' } } },
   };
@@ -150,6 +154,16 @@ test('exits with 78 when a host refuses a job, and gives the reason of each', as
   const planned = JSON.parse(stdout) as PlannedJob[];
   expect(planned.map((one) => one.refused?.reason)).toEqual([undefined, ...Object.keys(refused)]);
   for (const one of planned.slice(1)) expect(one.commands.map(({ verb }) => verb)).not.toContain('create');
+});
+
+test('refuses offline too what the IncusHost does not grant', async () => {
+  const spec = { ...job.spec, instance: { image: 'private/image' } };
+  const { code, stdout } = await plan(spec, '--offline');
+  expect(code).toBe(78);
+  expect(stdout).toContain(
+    'ImageNotAllowed: image private/image is not among what host build-1 allows (allowedImages): pikaci/*, other',
+  );
+  expect(machine.accepted).toBe(0);
 });
 
 test('exits with 70 and a way out when no host can be asked', async () => {

@@ -48,10 +48,10 @@ describe('a log that is kept while a guest writes it', () => {
   const sinkOf = (kept: LogStore) =>
     new LiveLogs({ size: (one) => kept.size(one), write: (...args) => kept.write(...args) });
 
-  function connect(): IncusClient {
+  function connect(onRequest?: (method: string, path: string) => void): IncusClient {
     const pipe = new HttpPipe(() => Promise.resolve(sim.connect()), 8);
     pipes.push(pipe);
-    return new IncusClient(pipe, 'default');
+    return new IncusClient(pipe, 'default', onRequest);
   }
 
   const print = (text: string) => sim.instance('guest')?.guest.files.append(logPath, text);
@@ -76,6 +76,21 @@ describe('a log that is kept while a guest writes it', () => {
     print('three\n');
     await logs.finish('host', client, log);
     expect(await kept()).toBe('one\ntwo\nthree\n');
+  });
+
+  it('tells of each request without the secret that opens the stream of the log', async () => {
+    const told: string[] = [];
+    const logs = sinkOf(store);
+    logs.follow(
+      'host',
+      connect((method, path) => told.push(`${method} ${path}`)),
+      'default',
+      log,
+    );
+    print('one\n');
+    await until(async () => (await kept()) === 'one\n');
+    expect(told.filter((one) => /^GET \/1\.0\/operations\/[^/?]+\/websocket$/.test(one))).not.toEqual([]);
+    expect(told.join('\n')).not.toContain('secret');
   });
 
   it('goes on over a new connection to the host', async () => {

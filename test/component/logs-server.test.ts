@@ -283,6 +283,56 @@ describe('the log server', () => {
     expect(broken).toMatchObject({ code: 'ECONNRESET' });
   });
 
+  it('stops sending to whom the right is taken away while they are behind with reading', async () => {
+    const size = 64 * 2 ** 20;
+    await store.write(log, 0, Buffer.alloc(size, 'x'));
+    job = over(size);
+    const reply = await open();
+    let bytes = 0;
+    // Sockets and streams hold some of it; the rest waits for the reader.
+    await until(() => readByServer > 0);
+    delete allowed['reader'];
+    clock.advance(60_000);
+    const broken = await new Promise((resolve) => {
+      reply.once('error', resolve);
+      reply.once('end', () => resolve('sent to the end'));
+      reply.on('data', (chunk: Buffer) => (bytes += chunk.length));
+    });
+    expect(broken).toMatchObject({ code: 'ECONNRESET' });
+    expect(bytes).toBeLessThan(size);
+  });
+
+  it('asks the cluster about so many unknown tokens of an address, then about one a second', async () => {
+    await store.write(log, 0, Buffer.from('x'));
+    job = over(1);
+    const codes = async (prefix: string, count: number) => {
+      const all: number[] = [];
+      for (let index = 0; index < count; index += 1) {
+        all.push((await refused(path, `${prefix}-${index}`)).code);
+      }
+      return all;
+    };
+    expect((await open(path, 'reader')).statusCode).toBe(200);
+    const before = api.requests.length;
+    expect(await codes('guess', 25)).toEqual([...Array<number>(20).fill(401), ...Array<number>(5).fill(429)]);
+    expect(api.requests.length - before).toBe(20);
+    expect((await refused(path, 'another')).headers['retry-after']).toBe('5');
+    // An answer that is known costs nothing, and so neither who was let in nor who was not is held up.
+    expect((await open(path, 'reader')).statusCode).toBe(200);
+    expect((await refused(path, 'guess-0')).code).toBe(401);
+    clock.advance(2_000);
+    expect(await codes('again', 3)).toEqual([401, 401, 429]);
+  });
+
+  it('does not count tokens that the cluster knows', async () => {
+    await store.write(log, 0, Buffer.from('x'));
+    job = over(1);
+    for (let index = 0; index < 30; index += 1) {
+      allowed[`reader-${index}`] = true;
+      expect((await open(path, `reader-${index}`)).statusCode).toBe(200);
+    }
+  });
+
   it('says what there is not, and what there is no more', async () => {
     expect(await refused()).toMatchObject({
       code: 404,

@@ -1,6 +1,7 @@
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmod, readFile, writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { chmod, mkdir, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -55,6 +56,11 @@ afterAll(async () => {
   await bench.stop();
   await clearAway(dir);
 });
+
+/** The home of the user that the script made. */
+function home(): string {
+  return execFileSync('getent', ['passwd', user]).toString().split(':')[5] ?? '';
+}
 
 async function prepare(via: 'Socket' | 'Sudo', ...more: string[]): Promise<CommandResult> {
   const { incus, sources } = bench.host;
@@ -144,6 +150,19 @@ describe.each(['Socket', 'Sudo'] as const)('a host prepared for via: %s', (via) 
     } finally {
       opened.close();
     }
+  });
+
+  test('lets the user itself open the socket only where the controller does', () => {
+    const groups = execFileSync('id', ['-nG', user]).toString().trim().split(' ');
+    const group = execFileSync('stat', ['--format=%G', bench.host.incus.socketPath]).toString().trim();
+    expect(groups.includes(group), `${groups.join(' ')} and ${group}`).toBe(via === 'Socket');
+    expect(existsSync(`/usr/local/lib/cijob/ssh-gate-${user}`)).toBe(via === 'Sudo');
+  });
+
+  test('leaves nothing to the user that decides who is let in', () => {
+    const paths = [home(), join(home(), '.ssh'), join(home(), '.ssh/authorized_keys')];
+    const told = execFileSync('stat', ['--format=%U %a', ...paths]).toString();
+    expect(told).toBe('root 755\nroot 755\nroot 644\n');
   });
 
   test('gives the key no shell, no command and no terminal', async () => {
@@ -256,6 +275,49 @@ async function reachesThrough(): Promise<boolean> {
   return reached;
 }
 
+describe('the user of another', () => {
+  const other = `${user}-not`;
+  beforeAll(() => runOk('useradd', ['--create-home', other]));
+  afterAll(() => run('userdel', ['--force', '--remove', other]));
+
+  test.each(['root', 'daemon', other])('is not taken over: %s', async (name) => {
+    const before = execFileSync('id', [name]).toString();
+    const { code, stdout, stderr } = await prepare('Socket', '--user', name);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' });
+    expect(stderr).toContain(`the user ${name} exists already and is not of this script`);
+    expect(execFileSync('id', [name]).toString()).toBe(before);
+  });
+
+  test('is, when it is handed over', async () => {
+    await runOk('usermod', ['--comment', 'cijob-controller', other]);
+    expect(await prepare('Socket', '--user', other)).toMatchObject({ code: 0 });
+  });
+});
+
+test('a link where the keys should be is not followed', async () => {
+  const [ssh, target] = [join(home(), '.ssh'), join(dir, 'elsewhere')];
+  await mkdir(target);
+  await rename(ssh, `${ssh}.kept`);
+  await symlink(target, ssh);
+  const { code, stderr } = await prepare('Socket');
+  await rm(ssh);
+  await rename(`${ssh}.kept`, ssh);
+  expect(code).toBe(1);
+  expect(stderr).toContain(`${ssh} is a link`);
+  expect(await readdir(target)).toEqual([]);
+});
+
+test('limits of the project are set, and changed', async () => {
+  const { incus } = bench.host;
+  for (const memory of ['4GiB', '8GiB']) {
+    expect(await prepare('Socket', '--limit', `memory=${memory}`, '--limit', 'instances=7')).toMatchObject({
+      code: 0,
+    });
+    expect((await incus.incusOk(['project', 'get', project, 'limits.memory'])).trim()).toBe(memory);
+    expect((await incus.incusOk(['project', 'get', project, 'limits.instances'])).trim()).toBe('7');
+  }
+});
+
 describe('a mistake', () => {
   test.each([
     ['--source', '/etc/../root', 'no plain absolute path'],
@@ -264,6 +326,7 @@ describe('a mistake', () => {
     ['--public-key', 'ssh-ed25519 AAAA\nssh-ed25519 BBBB', 'no single public key'],
     ['--pool', 'nowhere', 'there is no storage pool nowhere'],
     ['--via', 'Telnet', '--via is Socket or Sudo'],
+    ['--limit', 'processes=1', 'is no limit'],
     ['--wrong', 'x', 'unknown option --wrong'],
   ])('%s %s is told, and nothing is changed', async (flag, value, told) => {
     const { code, stderr, stdout } = await prepare('Socket', flag, value);

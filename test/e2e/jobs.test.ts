@@ -1,5 +1,7 @@
-import { mkdir, symlink } from 'node:fs/promises';
+import { randomBytes } from 'node:crypto';
+import { mkdir, readdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { CiJob } from '../../controller/api/cijob.ts';
 import { addSource, startBench, type Bench, type BenchHost } from './support/bench.ts';
@@ -32,6 +34,8 @@ const awkward: Record<string, string> = {
   EMPTY: '',
   ALL_OF_ASCII: String.fromCharCode(...Array.from({ length: 127 }, (_, index) => index + 1)),
 };
+/** A value that stands nowhere else on this machine. */
+const token = `e2e-token-${randomBytes(12).toString('hex')}`;
 const secret = 'a secret\nof "two" lines, $HOME and `id`\n';
 
 /** Prints variables of the environment as lines of hexadecimal bytes. */
@@ -60,6 +64,10 @@ function jobsFor({ sources }: BenchHost): Record<string, JobInput> {
       command: `${printHex(['TOKEN'])} exit 9`,
       env: [{ name: 'TOKEN', valueFrom: { secretKeyRef: { name: 'token', key: 'token' } } }],
     },
+    'shows-secret': {
+      command: 'echo "the token is $TOKEN"; sleep 1; exit 9',
+      env: [{ name: 'TOKEN', valueFrom: { secretKeyRef: { name: 'token', key: 'shown' } } }],
+    },
     'lacks-secret': {
       command: 'true',
       env: [{ name: 'TOKEN', valueFrom: { secretKeyRef: { name: 'no-such-secret', key: 'token' } } }],
@@ -85,12 +93,15 @@ function jobsFor({ sources }: BenchHost): Record<string, JobInput> {
     },
     'lacks-image': { command: 'true', image: 'pikaci/no-such-image' },
     'lacks-profile': { command: 'true', instance: { profiles: ['default', 'no-such-profile'] } },
+    'wants-another-profile': { command: 'true', instance: { profiles: ['host-network'] } },
+    'wants-another-image': { command: 'true', image: 'somebody/else' },
     'wants-a-vm': { command: 'true', instance: { type: 'VirtualMachine' } },
   };
 }
 
 let bench: Bench;
 let cluster: Cluster;
+let sightings: Promise<Sightings>;
 beforeAll(async () => {
   bench = await startBench({ controlPlane: true, hosts: 2 });
   for (const host of bench.hosts) {
@@ -108,7 +119,13 @@ beforeAll(async () => {
       'by-sudo': { via: 'Sudo', labels: { via: 'Sudo' } },
     },
   });
-  await cluster.kubectl('create', 'secret', 'generic', 'token', `--from-literal=token=${secret}`);
+  // By standard input: an argument would be seen below.
+  await cluster.applyObjects({
+    apiVersion: 'v1',
+    kind: 'Secret',
+    metadata: { name: 'token', namespace: 'ci' },
+    stringData: { token: secret, shown: token },
+  });
   const jobs = ways.flatMap((way) =>
     Object.entries(jobsFor(hostOf(way))).map(([name, job]): [string, JobInput] => [
       nameOf(way, name),
@@ -119,12 +136,47 @@ beforeAll(async () => {
       },
     ]),
   );
+  const shown = new AbortController();
+  sightings = lookFor(token, shown.signal);
   await cluster.applyAll(Object.fromEntries(jobs));
+  void Promise.all(ways.map((way) => cluster.finished(nameOf(way, 'shows-secret'), 110))).finally(() =>
+    shown.abort(),
+  );
 });
 afterAll(async () => {
   await cluster.stop();
   await bench.stop();
 });
+
+/** Where a text was seen on the hosts, and what was looked at. */
+interface Sightings {
+  seen: string[];
+  /** Processes whose command line was the runner's: jobs while they were launched and ran. */
+  runners: number;
+  instances: Set<string>;
+}
+
+/** Looks for a text in every command line of this machine, and in the configuration of every instance, again and again. */
+async function lookFor(text: string, stop: AbortSignal): Promise<Sightings> {
+  const found: Sightings = { seen: [], runners: 0, instances: new Set() };
+  while (!stop.aborted) {
+    for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
+      const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
+      if (line.includes(text)) found.seen.push(line);
+      if (line.includes('pikaci-incus-run')) found.runners += 1;
+    }
+    for (const { incus, project } of bench.hosts) {
+      // Each with its expanded_config: what `incus config show --expanded` shows.
+      const all = (await incus.query(`/1.0/instances?recursion=1&project=${project}`)) as { name: string }[];
+      for (const instance of all) {
+        found.instances.add(instance.name);
+        if (JSON.stringify(instance).includes(text)) found.seen.push(instance.name);
+      }
+    }
+    await delay(50);
+  }
+  return found;
+}
 
 function hostOf({ via }: Way): BenchHost {
   const [bySocket, bySudo] = bench.hosts;
@@ -193,6 +245,10 @@ describe.each(ways)('through $via, in a $guest guest, a job', (way) => {
     expect(JSON.stringify(await cluster.job(nameOf(way, 'has-secret')))).not.toContain(words);
   });
 
+  test('that prints the value of a Secret shows stars in its place', async () => {
+    expect(await output('shows-secret')).toBe('the token is ***\n');
+  });
+
   test('sees three mounts, one of them a link, and can write to none', async () => {
     const lines = (await output('has-mounts')).trimEnd().split('\n');
     expect(lines.slice(0, 3)).toEqual(['a snapshot', 'some deps', 'a build']);
@@ -203,10 +259,12 @@ describe.each(ways)('through $via, in a $guest guest, a job', (way) => {
   test.each([
     ['lacks-secret', 'SecretNotFound', 'no-such-secret'],
     ['mounts-outside', 'SourceNotAllowed', '/etc'],
-    ['mounts-a-link-outside', 'SourceNotAllowed', '/etc'],
+    ['mounts-a-link-outside', 'SourceNotAllowed', 'leads outside'],
     ['mounts-nothing', 'SourceNotFound', 'no-such-directory'],
     ['lacks-image', 'ImageNotFound', 'pikaci/no-such-image'],
     ['lacks-profile', 'ProfileNotFound', 'no-such-profile'],
+    ['wants-another-profile', 'ProfileNotAllowed', 'host-network'],
+    ['wants-another-image', 'ImageNotAllowed', 'somebody/else'],
     ['wants-a-vm', 'InstanceTypeUnsupported', 'VirtualMachine'],
   ])('that %s is refused as Config with the reason %s', async (name, reason, mentioned) => {
     const { status } = await ended(name);
@@ -215,6 +273,31 @@ describe.each(ways)('through $via, in a $guest guest, a job', (way) => {
     expect(status?.exitCode).toBeUndefined();
     expect(status?.timings?.map((timing) => timing.phase)).not.toContain('Running');
     expect(conditionsOf(status)).toMatchObject({ Failed: 'True', Stalled: 'True' });
+  });
+});
+
+describe('the value of a Secret that jobs print', () => {
+  test('is in no command line of the hosts and in no instance, while they are launched and run', async () => {
+    const { seen, runners, instances } = await sightings;
+    expect(seen).toEqual([]);
+    expect(runners).toBeGreaterThan(0);
+    for (const way of ways) {
+      const { status } = await cluster.job(nameOf(way, 'shows-secret'));
+      expect(instances).toContain(status?.instance?.name);
+    }
+  });
+
+  test('is in no Event, no CiJob, and no line of the log, at its finest level', async () => {
+    await sightings;
+    const [events, jobs] = [
+      await cluster.kubectl('get', 'events', '-o', 'json'),
+      await cluster.kubectl('get', 'cijobs', '-o', 'json'),
+    ];
+    expect(events).toContain(nameOf(ways[0], 'shows-secret'));
+    expect(cluster.controller.log().map(({ level }) => level)).toContain('trace');
+    for (const text of [events, jobs, JSON.stringify(cluster.controller.log())]) {
+      expect(text).not.toContain(token);
+    }
   });
 });
 

@@ -43,6 +43,7 @@ export class FakeHost {
         'user.cijob.name': `job of ${name}`,
       },
       devices: {},
+      profiles: [],
       last_used_at: '2026-01-01T00:00:00Z',
     });
   }

@@ -1,7 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { runOk } from '../../support/command.ts';
+import { run, runOk } from '../../support/command.ts';
 import { ensurePackages } from '../../support/debian-packages.ts';
 import { clearAway } from '../../support/left-under.ts';
 import { makeTempDir } from '../../support/temp-dir.ts';
@@ -125,14 +125,20 @@ describe('the Incus host', () => {
       dir,
       `(evaluateModule ${nixDir}/host.nix { services.cijob-host = { enable = true; ${settings} }; }).config`,
     )) as {
-      users: { users: Record<string, { extraGroups: string[] }> };
+      users: {
+        users: Record<
+          string,
+          { extraGroups: string[]; shell: string; openssh: { authorizedKeys: { keys: string[] } } }
+        >;
+      };
+      assertions: { assertion: boolean }[];
       security: { sudo: { extraRules: unknown[] } };
       virtualisation: { incus: { preseed: Record<string, unknown[]> } };
       systemd: { tmpfiles: { rules: string[] } };
     };
 
   test('restricts what guests may mount to the allowed directories', async () => {
-    const { virtualisation, systemd } = await evaluated('limits = { instances = "16"; memory = "64GiB"; };');
+    const { virtualisation } = await evaluated('limits = { instances = "16"; memory = "64GiB"; };');
     expect(virtualisation.incus.preseed['projects']).toMatchObject([
       {
         name: 'cijob',
@@ -149,7 +155,45 @@ describe('the Incus host', () => {
     expect(virtualisation.incus.preseed['profiles']).toEqual([
       { name: 'default', project: 'cijob', devices: { root: { type: 'disk', path: '/', pool: 'default' } } },
     ]);
-    expect(systemd.tmpfiles.rules).toContain('d /var/lib/cijob 0755 cijob cijob -');
+  });
+
+  test('gives the directories that guests mount from to root, and never to the user who is to read only', async () => {
+    const { systemd, assertions } = await evaluated('');
+    expect(systemd.tmpfiles.rules).toEqual([
+      'd /var/lib/cijob 0755 root - -',
+      'd /var/lib/cijob/snapshots 0755 root - -',
+      'd /var/lib/cijob/staged 0755 root - -',
+    ]);
+    expect(assertions).toMatchObject([{ assertion: true }]);
+    expect((await evaluated('owner = "ci";')).systemd.tmpfiles.rules).toContain(
+      'd /var/lib/cijob 0755 ci - -',
+    );
+    expect((await evaluated('owner = "cijob";')).assertions).toMatchObject([{ assertion: false }]);
+  });
+
+  test('lets a key do no more than what the controller does', async () => {
+    const keys = 'authorizedKeys = [ "ssh-ed25519 AAAA controller" "ssh-ed25519 BBBB" ];';
+    const { cijob: socket } = (await evaluated(keys)).users.users;
+    const options =
+      'restrict,port-forwarding,permitopen="[/var/lib/incus/unix.socket]:*",permitlisten="127.0.0.1:1",command="internal-sftp -R"';
+    expect(socket?.openssh.authorizedKeys.keys).toEqual([
+      `${options} ssh-ed25519 AAAA controller`,
+      `${options} ssh-ed25519 BBBB`,
+    ]);
+    expect(socket?.shell).toMatch(/\/nologin$/);
+
+    const { cijob: sudo } = (await evaluated(`via = "Sudo"; ${keys}`)).users.users;
+    const gate = sudo?.shell ?? '';
+    expect(sudo?.openssh.authorizedKeys.keys).toEqual([
+      `restrict,command="${gate}" ssh-ed25519 AAAA controller`,
+      `restrict,command="${gate}" ssh-ed25519 BBBB`,
+    ]);
+    const text = await readFile(gate, 'utf8');
+    expect(text).toContain("'sudo -n socat STDIO UNIX-CONNECT:/var/lib/incus/unix.socket')\n");
+    for (const asked of ['id', 'sudo -n id', '']) {
+      const ran = await run('bash', ['-p', gate, '-c', 'id'], { env: { SSH_ORIGINAL_COMMAND: asked } });
+      expect(ran).toMatchObject({ code: 1, stdout: '' });
+    }
   });
 
   test('lets the user in by the socket, or by sudo, and never by both', async () => {

@@ -1,4 +1,4 @@
-import { chmod, copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -38,7 +38,7 @@ afterAll(async () => {
 
 async function importImage(image: string, ...args: string[]): Promise<string> {
   const script = join(nixDir, 'incus/import');
-  const env = { ...bench.host.incus.env, SSH: join(dir, 'ssh') };
+  const env = { ...bench.host.incus.env, SSH: join(dir, 'ssh'), PROOF: join(dir, 'proof') };
   return (await runOk(script, ['--alias', alias, ...args, '--image', image], { env })).trim();
 }
 
@@ -91,10 +91,27 @@ describe('importing a guest image', () => {
     expect(await runOk('sort', ['--unique', join(dir, 'ssh.hosts')])).toBe('root@build-1.example.org\n');
   });
 
+  test('takes the name of a file for nothing but a name', async () => {
+    const hostile = join(dir, `it's $(touch "$PROOF") isn't.tar`);
+    await copyFile(images[0]!, hostile);
+    await runOk('tar', ['--append', '--file', hostile, '--directory', dir, 'etc-marker']);
+    const fingerprint = await importImage(hostile, '--host', 'root@build-1.example.org');
+    expect(await target()).toBe(fingerprint);
+    await expect(stat(join(dir, 'proof'))).rejects.toThrow('ENOENT');
+  });
+
   test('refuses what it does not understand', async () => {
     const script = join(nixDir, 'incus/import');
-    for (const args of [['--nonsense'], ['--keep', '0'], ['--alias', 'a b'], ['--image', '/nowhere']]) {
-      expect(await run(script, args)).toMatchObject({ code: 64, stdout: '' });
+    const wrong = [
+      ...[['--nonsense'], ['--keep', '0'], ['--alias', 'a b'], ['--alias', '-a'], ['--image', '/nowhere']],
+      ...[
+        ['--project', 'default&recursion=1'],
+        ['--project', '-p'],
+        ['--host', '-oProxyCommand=true'],
+      ],
+    ];
+    for (const args of wrong) {
+      expect(await run(script, args), args.join(' ')).toMatchObject({ code: 64, stdout: '' });
     }
   });
 });

@@ -38,6 +38,9 @@ export async function hostManifests(name: string, host: BenchHost, input: HostIn
       project,
       capacity: { instances: input.slots ?? 4 },
       allowedSources: [sources],
+      // The last is one that is not there.
+      allowedImages: ['pikaci/*'],
+      allowedProfiles: ['default', 'no-such-profile'],
       allowedNamespaces: { all: true },
       ...input.spec,
     },

@@ -73,6 +73,7 @@ export class ModelHost implements Pick<
       host: this.name,
       project: this.spec.project,
       allowedSources: this.spec.allowedSources,
+      grants: this.spec,
       controllerId: this.#options.controllerId,
       logs: undefined,
     });

@@ -108,6 +108,15 @@ export const badManifests: readonly BadManifest[] = [
   job('a variable that belongs to the runner', 'spec.env[0].name', {
     env: [{ name: 'PIKACI_INCUS_TIMEOUT_SECS', value: '1' }],
   }),
+  ...[
+    ...['PATH', 'LD_PRELOAD', 'LD_LIBRARY_PATH', 'LD_AUDIT', 'GLIBC_TUNABLES', 'GCONV_PATH'],
+    ...['LOCPATH', 'NLSPATH', 'BASH_ENV', 'ENV'],
+  ].map((name) =>
+    job(`${name}, which the guest's root would heed,`, 'spec.env[0].name', { env: [{ name, value: '/x' }] }),
+  ),
+  job('a reserved variable from a Secret', 'spec.env[0].name', {
+    env: [{ name: 'LD_PRELOAD', valueFrom: { secretKeyRef: { name: 's', key: 'k' } } }],
+  }),
   job('a variable without value', 'spec.env[0]', variable({})),
   job(
     'a variable with two values',
@@ -167,6 +176,14 @@ export const badManifests: readonly BadManifest[] = [
   host('no concurrent starts', 'spec.maxConcurrentStarts', { maxConcurrentStarts: 0 }),
   host('a relative allowed source', 'spec.allowedSources[0]', { allowedSources: ['nix/store'] }),
   host('the root as allowed source', 'spec.allowedSources[0]', { allowedSources: ['/'] }),
+  host('an allowed image with "*" amidst', 'spec.allowedImages[0]', { allowedImages: ['pikaci/*/dev'] }),
+  host('a remote in an allowed image', 'spec.allowedImages[0]', { allowedImages: ['images:debian*'] }),
+  host('an allowed image twice', 'spec.allowedImages', { allowedImages: ['a', 'a'] }),
+  host('65 allowed images', 'spec.allowedImages', {
+    allowedImages: Array.from({ length: 65 }, (_, index) => `image-${index}`),
+  }),
+  host('an empty allowed profile', 'spec.allowedProfiles[0]', { allowedProfiles: [''] }),
+  host('a path as allowed profile', 'spec.allowedProfiles[0]', { allowedProfiles: ['a/b'] }),
   host('nobody allowed', 'spec.allowedNamespaces', { allowedNamespaces: {} }),
   host('everybody and somebody allowed', 'spec.allowedNamespaces', {
     allowedNamespaces: { all: true, matchLabels: { a: 'b' } },

@@ -58,6 +58,12 @@ const jobSpec = fc
   )
   .map(([spec, command, instance]) => goodJob({ ...spec, command }, instance));
 
+const pattern = fc.oneof(
+  word,
+  word.map((name) => `${name}*`),
+  fc.constant('*'),
+);
+
 const hostSpec = fc
   .tuple(
     fc.record(
@@ -65,6 +71,8 @@ const hostSpec = fc
         project: word,
         maxConcurrentStarts: fc.integer({ min: 1, max: 256 }),
         allowedSources: fc.uniqueArray(path, { maxLength: 4 }),
+        allowedImages: fc.uniqueArray(pattern, { maxLength: 4 }),
+        allowedProfiles: fc.uniqueArray(pattern, { maxLength: 4 }),
         unschedulable: fc.boolean(),
         capacity: fc.record({ instances: fc.nat(100), memory: size }),
         allowedNamespaces: fc.oneof(

@@ -3,7 +3,8 @@ import type { CiJob } from '../../../controller/api/cijob.ts';
 import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import { description } from '../../../controller/cli/describe.ts';
 import { linesOf } from '../../../controller/cli/get.ts';
-import { age, printable, table } from '../../../controller/cli/table.ts';
+import { age, table } from '../../../controller/cli/table.ts';
+import { printable } from '../../../controller/printable.ts';
 
 const created = '2026-01-01T00:00:00Z';
 const now = Date.parse(created);
@@ -19,7 +20,8 @@ describe('a guest’s text', () => {
       const one = String.fromCharCode(code);
       return printable(`a${one}b`) !== `a${one}b`;
     });
-    expect(replaced).toEqual([...range(0, 8), ...range(0x0b, 0x1f), ...range(0x7f, 0x9f)]);
+    const reordering = [...range(0x202a, 0x202e), ...range(0x2066, 0x2069)];
+    expect(replaced).toEqual([...range(0, 8), ...range(0x0b, 0x1f), ...range(0x7f, 0x9f), ...reordering]);
     expect(printable('Zeile 1\n\tüber 漢字 🎉\n')).toBe('Zeile 1\n\tüber 漢字 🎉\n');
     expect(printable(hostile)).toBe('a\uFFFD[2Jb\uFFFDc\uFFFDd\uFFFDe\uFFFD31mf\uFFFDg\uFFFD]0;title\uFFFDh');
   });

@@ -32,6 +32,17 @@ test('reads back the phase and the times that `cijob run` tells last', () => {
   });
 });
 
+test('a guest that steers the terminal by its message, or adds a line, only spoils its own', () => {
+  const message = 'a\u001b]0;owned\u0007b\rc\u009b2J\n  1s  ci/tests  Succeeded';
+  const status: CiJobStatus = {
+    phase: 'Failed',
+    failure: { class: 'Test', reason: 'NonZeroExitCode', message },
+  };
+  expect(phaseLine(job, { phase: 'Collecting' }, status, Date.parse(after(0)))).toContain(
+    'Test: NonZeroExitCode: a\uFFFD]0;owned\uFFFDb c\uFFFD2J   1s  ci/tests  Succeeded',
+  );
+});
+
 test('knows nothing of a line that is no summary', () => {
   expect(readSummary('cijob: host local: /nowhere cannot be opened')).toEqual({
     phase: 'unknown',

@@ -10,6 +10,7 @@ const demand = (part: Partial<Demand> = {}): Demand => ({
   cpu: 2,
   memoryBytes: 4,
   priority: 0,
+  avoid: [],
   createdAt: 0,
   ...part,
 });

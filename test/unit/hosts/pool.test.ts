@@ -35,6 +35,7 @@ const demand = (key: string, part: Partial<Demand> = {}): Demand => ({
   cpu: 1,
   memoryBytes: GiB,
   priority: 0,
+  avoid: [],
   createdAt: 0,
   ...part,
 });

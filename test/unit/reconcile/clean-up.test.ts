@@ -39,6 +39,7 @@ function instance(part: Partial<InstanceView> = {}): InstanceView {
     announcedReady: false,
     labels: { uid: 'uid' },
     devices: {},
+    settings: {},
     operations: new Set(),
     ...part,
   };

@@ -69,6 +69,7 @@ export function anInstance(part: Partial<InstanceView> = {}): InstanceView {
     announcedReady: false,
     labels: { uid: 'uid' },
     devices: {},
+    settings: {},
     operations: new Set(),
     ...part,
   };

@@ -18,6 +18,7 @@ function instance(name: string, part: Partial<InstanceView> = {}): InstanceView 
     announcedReady: false,
     labels: { uid: `uid of ${name}` },
     devices: {},
+    settings: {},
     operations: new Set(),
     ...part,
   };

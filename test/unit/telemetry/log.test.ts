@@ -64,9 +64,14 @@ describe('the log', () => {
   });
 
   it('lets no control character through to a terminal', () => {
-    const of = { time: '2026-01-01T00:00:00Z', level: 'info', msg: 'a\u001b[2Jb\nc' };
-    expect(humanLine(JSON.stringify(of))).toBe('00:00:00 info  a [2Jb c\n');
-    const failed = { ...of, err: { message: 'd\u001b[2Je\nf' } };
-    expect(humanLine(JSON.stringify(failed))).toBe('00:00:00 info  a [2Jb c: d [2Je f\n');
+    const line = humanLine(
+      JSON.stringify({
+        time: '2026-01-01T00:00:00Z',
+        level: 'info',
+        msg: 'a\u001b[2Jb\nc',
+        err: { message: 'd\u001b]0;e\u0007' },
+      }),
+    );
+    expect(line).toBe('00:00:00 info  a\uFFFD[2Jb c: d\uFFFD]0;e\uFFFD\n');
   });
 });
