@@ -87,7 +87,7 @@ describe('a host out of sight', () => {
     const after = (seconds: number) => next(running(), seen({ host: down(0) }), seconds * 1000);
     expect(after(9.999)).toEqual({ verbs: [], wakesAfter: 10_000 });
     expect(after(10)).toMatchObject({ wakesAfter: 600_000, verdict: undefined });
-    expect(after(10).blocked?.message).toBe("host h is out of reach, and the job's state unknown: no route");
+    expect(after(10).blocked?.message).toBe("host h is unreachable, and the job's state unknown: no route");
     expect(after(600)).toMatchObject({
       verdict: 'Infrastructure HostLost',
       message: 'host h was out of reach for 600 s: no route',
@@ -159,8 +159,8 @@ describe('a guest', () => {
   });
 
   it('that has a runner needs no probe, whatever its agent says now', () => {
-    const observed = seen({ instance: vm(), runner: 'running', memory: { operation: 'o' } });
-    expect(next(running(), observed).phase).toBe('Running');
+    expect(next(running(), seen({ instance: vm(), runner: 'running' })).phase).toBe('Running');
+    expect(next(admitted(), seen({ instance: vm(), runner: 'running' })).phase).toBe('Booting');
   });
 
   it('that boots says no more than that it has started', () => {

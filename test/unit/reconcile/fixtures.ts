@@ -38,7 +38,8 @@ export function admitted(...of: Parameters<typeof aJob>): CiJob {
 /** The same, once its runner was launched. */
 export function running(...of: Parameters<typeof aJob>): CiJob {
   const job = admitted(...of);
-  const step = { phase: 'Running', conditions: { RunnerStarted: yes('RunnerLaunched', '') } } as const;
+  const conditions = { AgentReady: yes('AgentAnswers', ''), RunnerStarted: yes('RunnerLaunched', '') };
+  const step = { phase: 'Running', conditions } as const;
   return { ...job, status: statusAfter(job, step, seen(), now) };
 }
 
