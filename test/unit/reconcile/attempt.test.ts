@@ -90,7 +90,7 @@ describe('a host out of sight', () => {
     expect(after(10).blocked?.message).toBe("host h is unreachable, and the job's state unknown: no route");
     expect(after(600)).toMatchObject({
       verdict: 'Infrastructure HostLost',
-      message: 'host h was out of reach for 600 s: no route',
+      message: 'host h was unreachable for 600 s: no route',
     });
   });
 

@@ -24,6 +24,7 @@ describe('the status of a job', () => {
   it('that is under way is not ready, and reconciling', () => {
     expect(conditions(running().status!)).toEqual([
       'Admitted=True SlotGranted',
+      'AgentReady=True AgentAnswers',
       'RunnerStarted=True RunnerLaunched',
       'Ready=False Running',
       'Reconciling=True Running',
@@ -32,7 +33,7 @@ describe('the status of a job', () => {
 
   it('that passed is complete and ready, and has no failure', () => {
     const status = after(running(), { verdict: { passed: true, exitCode: 0, log } }, 92);
-    expect(conditions(status).slice(2)).toEqual([
+    expect(conditions(status).slice(3)).toEqual([
       'RunnerExited=True RunnerEnded',
       'Collected=True LogRead',
       'Complete=True Succeeded',
@@ -170,7 +171,7 @@ describe('a job that is over and cannot be let go of', () => {
     const kept = statusWhileCleaning(job, job.status, cleaning(false, ['h', 'i']), now);
     expect(told(kept)).toBe('InstanceDeleted=Unknown HostUnreachable');
     expect(kept.conditions?.find(({ type }) => type === 'InstanceDeleted')?.message).toContain(
-      'host h, i is out',
+      'host h, i is unreachable',
     );
     expect(told(statusWhileCleaning(job, kept, cleaning(true, []), now))).toBe(
       'InstanceDeleted=True InstanceGone',
