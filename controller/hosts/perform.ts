@@ -1,3 +1,4 @@
+import { excerptBytes } from '../api/cijob-status.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { logPath, requestOf, resultPath, type Command } from '../incus/commands.ts';
 import { IncusError } from '../incus/errors.ts';
@@ -27,8 +28,8 @@ export interface Ground {
 
 /** A result is some hundred bytes; one larger than this is none. */
 export const maxResultBytes = 64 * 1024;
-/** Bytes of the log's end that are taken along with the result. */
-export const logTailBytes = 4096;
+/** Bytes of the log's end that are taken along with the result: the excerpt, and before it the mark of a log that was cut. */
+export const logTailBytes = 2 * excerptBytes;
 
 /** Carries out one command. Never rejects: what went wrong is the outcome. */
 export async function perform(command: Command, ground: Ground): Promise<CommandOutcome> {
