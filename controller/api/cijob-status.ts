@@ -94,7 +94,9 @@ export const CiJobStatus = z.object({
   log: z
     .object({
       bytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).describe('Its size in the guest.'),
-      truncated: z.boolean().describe('Whether it reached its limit: its beginning and its last 4 KiB were kept.'),
+      truncated: z
+        .boolean()
+        .describe('Whether it reached its limit: its beginning and its last 4 KiB were kept.'),
     })
     .optional()
     .describe('The log of the command.'),

@@ -119,7 +119,10 @@ async function create(
     await watch.refresh(definition.name);
     const existing = inventory.get(definition.name);
     if (!existing) return { kind: 'failed', message: ended.error };
-    if (existing.labels['uid'] === definition.config['user.cijob.uid']) return { kind: 'done' };
+    const ours = ['uid', 'controller'].every(
+      (label) => existing.labels[label] === definition.config[`user.cijob.${label}`],
+    );
+    if (ours) return { kind: 'done' };
     return {
       kind: 'refused',
       reason: 'InstanceNameTaken',

@@ -5,7 +5,7 @@ import { forceCleanupAnnotation, holdUntilAnnotation, releaseAnnotation } from '
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { Observed } from './observed.ts';
-import { hasFinalizer, isFinished } from './step.ts';
+import { hasFinalizer, isFinished, isOwn } from './step.ts';
 
 export interface CleanUp {
   commands: { host: string; command: Command }[];
@@ -23,7 +23,7 @@ export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now
   const { strays, instance, host, memory, unseen, underWay } = observed;
   const until = heldUntil(job, status);
   const held = until !== undefined && now < until && job.metadata.deletionTimestamp === undefined;
-  const ours = instance?.labels['uid'] === job.metadata.uid;
+  const ours = instance !== undefined && isOwn(job, instance, observed.controllerId);
   const over = isFinished({ status });
   const done = over && !held && instance && ours && status.host !== undefined;
   const doomed = [...strays, ...(done ? [{ host: status.host ?? '', instance }] : [])];
