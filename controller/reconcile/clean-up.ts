@@ -32,7 +32,9 @@ export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now
     (memory.gone !== undefined && memory.gone === status.instance?.name) ||
     isTrue(status.conditions, 'InstanceDeleted');
   const hidden = host?.kind === 'down' && !seenGone;
-  const settled = !underWay && !hidden && memory.inFlight === undefined;
+  // What goes on in somebody else's instance of that name is no concern of ours.
+  const foreign = instance !== undefined && !ours;
+  const settled = (!underWay || foreign) && !hidden && memory.inFlight === undefined;
   const known = seenGone || status.host === undefined || !hasFinalizer(job);
   const gone = settled && (instance ? !ours : known);
   const look: CleanUp['commands'] =
