@@ -20,6 +20,8 @@ export type FailureClass = z.infer<typeof FailureClass>;
 
 /** Bytes of the log's end that a status carries. */
 export const excerptBytes = 4096;
+/** Bytes of a log's end that are read for it: before the excerpt may stand the mark of a log that was cut. */
+export const logTailBytes = 2 * excerptBytes;
 
 /*
  * Unlike a spec, a status may hold fields that we do not know: those of a newer controller, before a downgrade.
@@ -99,7 +101,9 @@ export const CiJobStatus = z.object({
   log: z
     .object({
       bytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).describe('Its size in the guest.'),
-      truncated: z.boolean().describe('Whether only its end was kept.'),
+      truncated: z
+        .boolean()
+        .describe('Whether it reached its limit: its beginning and its last 4 KiB were kept.'),
     })
     .optional()
     .describe('The log of the command.'),

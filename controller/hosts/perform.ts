@@ -1,3 +1,4 @@
+import { logTailBytes } from '../api/cijob-status.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { logPath, requestOf, resultPath, type Command } from '../incus/commands.ts';
 import { IncusError } from '../incus/errors.ts';
@@ -29,8 +30,6 @@ export interface Ground {
 
 /** A result is some hundred bytes; one larger than this is none. */
 export const maxResultBytes = 64 * 1024;
-/** Bytes of the log's end that are taken along with the result, unless the command asks for more. */
-export const logTailBytes = 4096;
 
 /** Carries out one command. Never rejects: what went wrong is the outcome. */
 export async function perform(command: Command, ground: Ground): Promise<CommandOutcome> {
@@ -122,7 +121,10 @@ async function create(
     await watch.refresh(definition.name);
     const existing = inventory.get(definition.name);
     if (!existing) return { kind: 'failed', message: ended.error };
-    if (existing.labels['uid'] === definition.config['user.cijob.uid']) return { kind: 'done' };
+    const ours = ['uid', 'controller'].every(
+      (label) => existing.labels[label] === definition.config[`user.cijob.${label}`],
+    );
+    if (ours) return { kind: 'done' };
     return {
       kind: 'refused',
       reason: 'InstanceNameTaken',

@@ -5,7 +5,7 @@ import type { InstanceView } from '../incus/inventory.ts';
 import { definitionOf, launchCommand, resolveCommand } from './desired.ts';
 import { instanceName } from './names.ts';
 import type { HostView, Observed, Patience, Problem } from './observed.ts';
-import { calledOff, yes, type Step } from './step.ts';
+import { calledOff, isOwn, yes, type Step } from './step.ts';
 import { config, infrastructure, verdictOf, type Verdict } from './verdict.ts';
 
 /** A command that keeps failing, or whose answer keeps getting lost, is given up after this many tries. */
@@ -24,7 +24,7 @@ export function planAttempt(job: CiJob, observed: Observed, now: number, patienc
   if (!instance && observed.underWay) return {};
   if (calledOff(job)) return callOff(job, observed, now);
   if (!instance) return provision(job, host, observed, now);
-  if (instance.labels['uid'] !== job.metadata.uid) {
+  if (!isOwn(job, instance, observed.controllerId)) {
     return {
       verdict: config(
         'InstanceNameTaken',
@@ -190,7 +190,7 @@ function callOff(job: CiJob, observed: Observed, now: number): Step {
     const look = again(job, observed, now, { verb: 'read', instance: nameOf(job) }, 'InstanceUnknown');
     return look.verdict ? { verdict: cancelled(job, observed) } : look;
   }
-  if (!instance || instance.labels['uid'] !== job.metadata.uid) return { verdict: cancelled(job, observed) };
+  if (!instance || !isOwn(job, instance, observed.controllerId)) return { verdict: cancelled(job, observed) };
   const ran = isTrue(job.status?.conditions, 'RunnerStarted');
   if (ran && !memory.collected && memory.problem?.verb !== 'collect') {
     return { phase: 'Collecting', commands: at(job, { verb: 'collect', instance: instance.name }) };

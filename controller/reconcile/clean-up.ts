@@ -5,7 +5,7 @@ import { forceCleanupAnnotation, holdUntilAnnotation, releaseAnnotation } from '
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { Observed } from './observed.ts';
-import { hasFinalizer, isFinished } from './step.ts';
+import { hasFinalizer, isFinished, isOwn } from './step.ts';
 
 export interface CleanUp {
   commands: { host: string; command: Command }[];
@@ -23,7 +23,7 @@ export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now
   const { strays, instance, host, memory, unseen, underWay } = observed;
   const until = heldUntil(job, status);
   const held = until !== undefined && now < until && job.metadata.deletionTimestamp === undefined;
-  const ours = instance?.labels['uid'] === job.metadata.uid;
+  const ours = instance !== undefined && isOwn(job, instance, observed.controllerId);
   const over = isFinished({ status });
   const done = over && !held && instance && ours && status.host !== undefined;
   const doomed = [...strays, ...(done ? [{ host: status.host ?? '', instance }] : [])];
@@ -32,7 +32,9 @@ export function cleanUp(job: CiJob, status: CiJobStatus, observed: Observed, now
     (memory.gone !== undefined && memory.gone === status.instance?.name) ||
     isTrue(status.conditions, 'InstanceDeleted');
   const hidden = host?.kind === 'down' && !seenGone;
-  const settled = !underWay && !hidden && memory.inFlight === undefined;
+  // What goes on in somebody else's instance of that name is no concern of ours.
+  const foreign = instance !== undefined && !ours;
+  const settled = (!underWay || foreign) && !hidden && memory.inFlight === undefined;
   const known = seenGone || status.host === undefined || !hasFinalizer(job);
   const gone = settled && (instance ? !ours : known);
   const look: CleanUp['commands'] =

@@ -1,4 +1,4 @@
-import { excerptBytes } from '../api/cijob-status.ts';
+import { logTailBytes } from '../api/cijob-status.ts';
 import type { GuestFile } from '../incus/client.ts';
 import type { Collected, CommandOutcome } from '../incus/outcome.ts';
 import { truncationMark } from './verdict.ts';
@@ -29,9 +29,9 @@ export function maskOf(values: Iterable<string>): Mask {
     .slice(0, mostTexts);
 }
 
-/** Bytes of a log's end to read, so that a value which the excerpt's beginning cuts in two is seen whole. */
+/** Bytes of a log's end to read, so that a value which their beginning cuts in two is seen whole. */
 export function tailBytes(mask: Mask): number {
-  return excerptBytes + Math.max(0, (mask[0]?.length ?? 0) - 1);
+  return logTailBytes + Math.max(0, (mask[0]?.length ?? 0) - 1);
 }
 
 /**
@@ -49,7 +49,7 @@ export function masked(outcome: CommandOutcome, mask: Mask | undefined): Command
 
 function maskedLog(log: GuestFile, mask: Mask | undefined): GuestFile {
   if (log.kind !== 'file') return log;
-  if (mask) return { ...log, bytes: hide(log.bytes, mask, log.bytes.length - excerptBytes) };
+  if (mask) return { ...log, bytes: hide(log.bytes, mask, log.bytes.length - logTailBytes) };
   return { ...log, bytes: Buffer.from(log.bytes.includes(truncationMark) ? truncationMark : '') };
 }
 

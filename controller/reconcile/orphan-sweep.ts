@@ -20,6 +20,9 @@ export interface OrphanSweepOptions {
 
 const interval = 15_000;
 
+/** Being made, or taken away, by somebody who sees to it. A command that runs in an instance is no reason to wait. */
+const isInTheMaking = ({ status, operations }: InstanceView) => status !== 'Running' && operations.size > 0;
+
 /**
  * Removes instances whose job is gone: its finalizer was taken off by hand, or the cluster was restored from a
  * backup. Only instances that carry the identity of this installation are ever looked at.
@@ -62,7 +65,7 @@ export class OrphanSweep {
       const name = `${host}/${instance.name}`;
       const since = this.#since.get(name);
       if (since === undefined) this.#since.set(name, now);
-      else if (now - since >= grace && instance.operations.size === 0) await this.#remove(host, instance);
+      else if (now - since >= grace && !isInTheMaking(instance)) await this.#remove(host, instance);
     }
   }
 

@@ -4,6 +4,7 @@ import type { CiJobCondition, Phase } from '../api/cijob-status.ts';
 import type { ConditionClaim } from '../api/conditions.ts';
 import { instanceCleanupFinalizer } from '../api/meta.ts';
 import type { Command } from '../incus/commands.ts';
+import type { InstanceView } from '../incus/inventory.ts';
 import type { Verdict } from './verdict.ts';
 
 /** What one part of the plan has to say. Whatever it leaves out stays as it is. */
@@ -30,6 +31,14 @@ export function hasFinalizer({ metadata }: Pick<CiJob, 'metadata'>): boolean {
 
 export function isFinished(job: Pick<CiJob, 'status'>): boolean {
   return isTrue(job.status?.conditions, 'Complete') || isTrue(job.status?.conditions, 'Failed');
+}
+
+/**
+ * Whether an instance is the job's own, made by this installation. The job's uid alone does not tell: a cluster that was
+ * restored beside the one it is a copy of has jobs of the same uids.
+ */
+export function isOwn({ metadata }: CiJob, { labels }: InstanceView, controllerId: string): boolean {
+  return labels['uid'] === metadata.uid && labels['controller'] === controllerId;
 }
 
 /** Why a job should not go on: somebody deleted or cancelled it. */

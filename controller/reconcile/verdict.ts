@@ -33,8 +33,8 @@ const Result = z.object({
   bootstrap_error: z.string().max(4096).nullish(),
 });
 
-/** Line with which the runner ends a log that grew too long. */
-export const truncationMark = '[pikaci] the log ends here';
+/** Line that stands in a log that grew too long between its beginning and its last 4 KiB. */
+export const truncationMark = '[pikaci] the log is cut here';
 
 /**
  * What the guest's files say. The result alone decides; it is trusted as far as its schema goes and no further.
@@ -122,7 +122,7 @@ export function summary(log: GuestFile): LogSummary | undefined {
   while (Buffer.byteLength(excerpt) > excerptBytes) {
     excerpt = excerpt.slice(Math.ceil((Buffer.byteLength(excerpt) - excerptBytes) / 3));
   }
-  return { bytes: log.size, truncated: text.includes(truncationMark), excerpt };
+  return { bytes: log.size, truncated: log.bytes.includes(truncationMark), excerpt };
 }
 
 function parseJson(bytes: Buffer): unknown {

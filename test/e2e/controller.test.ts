@@ -1,9 +1,10 @@
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { parse } from 'yaml';
 import { run } from '../support/command.ts';
 import { clearAway } from '../support/left-under.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
-import { startBench, type Bench } from './support/bench.ts';
+import { addSource, startBench, type Bench } from './support/bench.ts';
 import { Cluster, eventually } from './support/cluster.ts';
 import { ControllerProcess } from './support/controller.ts';
 import { systemNamespace } from './support/hosts.ts';
@@ -111,6 +112,102 @@ describe('a controller that runs', () => {
       expect(line['incus']).toMatch(/incus .*--project/);
     }
   });
+});
+
+describe('what somebody else does to an instance', () => {
+  const instances = new Map<string, string>();
+  /** `incus VERB INSTANCE ARGS`, as an operator calls it. */
+  const on = (verb: string, job: string, ...args: string[]) => {
+    const { incus, project } = bench.host;
+    return incus.incusOk(['--project', project, ...verb.split(' '), instances.get(job) ?? '', ...args]);
+  };
+
+  /** Waits until it is told by an Event about the job, and counted. */
+  async function told(job: string, kind: string): Promise<void> {
+    const look = async () => {
+      const all = await cluster.kubectl('get', 'events.events.k8s.io', '-o', 'json');
+      const { items } = JSON.parse(all) as {
+        items: { reason: string; note: string; regarding: { name: string } }[];
+      };
+      return items.filter(({ regarding }) => regarding.name === job);
+    };
+    const seen = await eventually(
+      look,
+      (events) => events.some(({ reason }) => reason === `Instance${kind}`),
+      `${job}: ${kind}`,
+      10,
+    );
+    expect(seen.find(({ reason }) => reason === `Instance${kind}`)?.note).toBe(
+      `instance ${instances.get(job) ?? ''} on host build-1 was changed by somebody else: ${kind}`,
+    );
+    expect(
+      await metric(cluster.controller, `cijob_drift_total{host="build-1",kind="${kind}"}`),
+    ).toBeGreaterThan(0);
+  }
+
+  beforeAll(async () => {
+    const source = await addSource(bench.host, 'drift', { file: 'here' });
+    const mounts = [{ name: 'snapshot', source }];
+    const endless = { command: 'sleep 600', timeoutSeconds: 900, infraRetryLimit: 0 };
+    await cluster.applyAll({
+      changed: {
+        command: 'cd /; until [ -e /artifacts/go ]; do sleep 0.1; done; exit 7',
+        infraRetryLimit: 0,
+        mounts,
+      },
+      stopped: endless,
+      deleted: endless,
+      restarted: endless,
+    });
+    for (const name of ['changed', 'stopped', 'deleted', 'restarted']) {
+      instances.set(name, (await cluster.until(name, 'RunnerStarted')).status?.instance?.name ?? '');
+    }
+  });
+
+  test('which Incus holds to the limits of its job', async () => {
+    const shown = parse(await on('config show', 'changed')) as { config: object; devices: object };
+    expect(shown).toMatchObject({
+      config: { 'limits.cpu': '1', 'limits.memory': '256MiB', 'limits.processes': '4096' },
+      devices: { root: { type: 'disk', path: '/', size: '20GiB' } },
+    });
+  });
+
+  test('is told while it is paused, and the job goes on when that is over', async () => {
+    await on('pause', 'changed');
+    await told('changed', 'Paused');
+    expect((await cluster.job('changed')).status).toMatchObject({ phase: 'Running', attempt: 1 });
+    await on('resume', 'changed');
+  });
+
+  test('is told when a device is taken away: the command that runs decides what comes of it', async () => {
+    await on('config device remove', 'changed', 'pikaci-snapshot');
+    await told('changed', 'DevicesChanged');
+    expect((await cluster.job('changed')).status).toMatchObject({ phase: 'Running', attempt: 1 });
+    await on('exec', 'changed', '--', 'touch', '/artifacts/go');
+    expect((await cluster.finished('changed')).status).toMatchObject({ exitCode: 7, attempt: 1 });
+  });
+
+  test.each([
+    { how: 'stop --force', job: 'stopped', kind: 'Stopped', reasons: ['InstanceStopped'] },
+    // Incus stops it first, and which of the two is seen first is open.
+    { how: 'delete --force', job: 'deleted', kind: 'Deleted', reasons: ['InstanceGone', 'InstanceStopped'] },
+    {
+      how: 'restart --force',
+      job: 'restarted',
+      kind: 'Restarted',
+      reasons: ['BootstrapFailed', 'InstanceStopped'],
+    },
+  ])(
+    'is told when it is $job, and ends the attempt by the infrastructure',
+    async ({ how, job, kind, reasons }) => {
+      await on(how, job);
+      await told(job, kind);
+      const { status } = await cluster.finished(job);
+      expect(status).toMatchObject({ phase: 'Failed', attempt: 1, failure: { class: 'Infrastructure' } });
+      expect(reasons).toContain(status?.failure?.reason);
+      expect(await cluster.instances()).not.toContain(instances.get(job));
+    },
+  );
 });
 
 describe('a controller that is killed and started again', () => {

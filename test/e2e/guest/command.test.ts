@@ -167,11 +167,16 @@ describe.for(allKinds)('the command in a %s guest', (kind) => {
     expect((await guest.run({ command })).log).toBe('one\ntwo\nthree\n');
   });
 
-  test('ends by a signal: the code of a shell, and the name in the message', async () => {
-    const { code, result } = await guest.run({ command: 'kill -KILL $$' });
-    expect(code).toBe(137);
-    expect(result).toMatchObject({ exit_code: 137, status: 'failed' });
-    expect(result.message).toContain('SIGKILL');
+  test.for([
+    ['KILL', 137],
+    ['TERM', 143],
+    ['SEGV', 139],
+    ['XFSZ', 153],
+  ] as const)('ends by SIG%s: the code of a shell, and the name in the message', async ([signal, wanted]) => {
+    const { code, result } = await guest.run({ command: `kill -${signal} $$` });
+    expect(code).toBe(wanted);
+    expect(result).toMatchObject({ exit_code: wanted, status: 'failed', timed_out: false });
+    expect(result.message).toBe(`test command exited with ${wanted} (SIG${signal})`);
   });
 
   test('may signal its own process group without meeting the runner', async () => {
@@ -210,13 +215,16 @@ describe.for(allKinds)('the command in a %s guest', (kind) => {
 
 describe('exit codes', () => {
   const codes = Array.from({ length: 256 }, (_, code) => code);
+  const sample = codes.filter((code) => code < 4 || code > 251 || (code >= 124 && code <= 130));
   test.for([
-    ['busybox', codes],
-    ['systemd', codes.filter((code) => code < 4 || code > 251 || (code >= 124 && code <= 130))],
-  ] as const)('come back as they are from a %s guest', async ([kind, sample]) => {
+    ['busybox', 'root', codes],
+    ['busybox', 'pikaci', sample],
+    ['systemd', 'root', sample],
+    ['systemd', 'pikaci', sample],
+  ] as const)('come back as they are from a %s guest, to %s', async ([kind, user, sample]) => {
     await using guest = await Guest.launch(bench.host, kind);
     const script = `
-      export PIKACI_INCUS_TIMEOUT_SECS=60 PIKACI_INCUS_RUN_AS_ROOT=1
+      export PIKACI_INCUS_TIMEOUT_SECS=60 PIKACI_INCUS_RUN_AS_ROOT=${user === 'root' ? 1 : 0}
       for code in ${sample.join(' ')}; do
         rm -rf /var/lib/pikaci-incus-run
         PIKACI_INCUS_GUEST_COMMAND="exit $code" /run/current-system/sw/bin/pikaci-incus-run

@@ -14,6 +14,8 @@ export interface ControllerOptions {
   api: ModelApi;
   send: Send;
   clock: Clock;
+  /** Identity of its installation. */
+  controllerId?: string;
   hosts: readonly IncusHost[];
   patience?: Partial<Patience>;
   /** Takes in changes as they come, instead of when {@link ModelController.see} is called. */
@@ -33,7 +35,7 @@ export class ModelController {
   readonly #options: ControllerOptions;
 
   constructor(options: ControllerOptions) {
-    const { name, api, send, clock } = options;
+    const { name, api, send, clock, controllerId = 'model' } = options;
     this.#options = options;
     this.name = name;
     this.watch = new Watch(api, () => {
@@ -44,7 +46,7 @@ export class ModelController {
       (key) => this.watch.copy.get(key),
     );
     this.pool = new HostPool({
-      controllerId: 'model',
+      controllerId,
       clock,
       readKey: () => Promise.resolve(''),
       onAdmitted: (key) => this.engine.wake(key),
@@ -68,7 +70,7 @@ export class ModelController {
       hosts: this.pool,
       clock,
       concurrency: 2,
-      controllerId: 'model',
+      controllerId,
       patience: { ...defaultPatience, ...options.patience },
       namespaceLabels: () => ({}),
       onError: (_key, error) => this.errors.push(error),

@@ -37,7 +37,7 @@ function instance(part: Partial<InstanceView> = {}): InstanceView {
     everStarted: true,
     startedAt: 1,
     announcedReady: false,
-    labels: { uid: 'uid' },
+    labels: { uid: 'uid', controller: 'us' },
     devices: {},
     settings: {},
     operations: new Set(),

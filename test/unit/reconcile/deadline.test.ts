@@ -56,7 +56,7 @@ const instance: InstanceView = {
   everStarted: true,
   startedAt: admittedAt,
   announcedReady: false,
-  labels: { uid },
+  labels: { uid, controller: 'us' },
   devices: {},
   settings: {},
   operations: new Set(),
@@ -64,7 +64,7 @@ const instance: InstanceView = {
 
 function planned(now: number, memory: Partial<Memory>, runner: 'none' | 'running' | EndedOperation) {
   const observed: Observed = {
-    controllerId: 'test',
+    controllerId: 'us',
     host: { kind: 'up', since: admittedAt, storagePool: 'default' },
     instance,
     runner,

@@ -68,7 +68,7 @@ export function anInstance(part: Partial<InstanceView> = {}): InstanceView {
     everStarted: true,
     startedAt: now,
     announcedReady: false,
-    labels: { uid: 'uid' },
+    labels: { uid: 'uid', controller: 'us' },
     devices: {},
     settings: {},
     operations: new Set(),

@@ -125,10 +125,15 @@ describe('the sweep for instances without a job', () => {
   });
 
   it('waits for what is being done to it', async () => {
-    there = [{ host: 'h', instance: instance('lost', { operations: new Set(['o']) }) }];
+    const operations = new Set(['o']);
+    there = [{ host: 'h', instance: instance('lost', { status: 'Stopped', operations }) }];
     await sweep.sweep();
     await later(grace);
     expect(sent).toEqual([]);
+    // A command that still runs in it is none of that.
+    there = [{ host: 'h', instance: instance('lost', { status: 'Running', operations }) }];
+    await sweep.sweep();
+    expect(sent).not.toEqual([]);
   });
 
   it('tells why it could not, goes on with the others, and tries again the next time', async () => {
