@@ -137,8 +137,15 @@ function jobMetrics(registry: Registry, lanes: readonly string[]) {
     help: 'CiJobs that reached their end, by result, class of failure (None for a success) and lane.',
     labels: ['result', 'class', 'lane'],
   });
+  const queueSeconds = secondsOfLane(
+    'queue',
+    'From creation of a CiJob to its admission to a host, by lane.',
+  );
+  const runSeconds = secondsOfLane('run', 'From the launch of the command to its end being seen, by lane.');
   // Present from the start, so that rate() sees the first one of each.
   for (const lane of [...lanes, otherLane]) {
+    queueSeconds.zero({ lane });
+    runSeconds.zero({ lane });
     finished.increment({ result: 'Succeeded', class: 'None', lane }, 0);
     for (const failure of ['Test', 'Timeout', 'Infrastructure', 'Config']) {
       finished.increment({ result: 'Failed', class: failure, lane }, 0);
@@ -152,10 +159,10 @@ function jobMetrics(registry: Registry, lanes: readonly string[]) {
       help: 'New attempts after an infrastructure failure, by the reason of the failure.',
       labels: ['reason'],
     }),
-    queueSeconds: secondsOfLane('queue', 'From creation of a CiJob to its admission to a host, by lane.'),
+    queueSeconds,
     provisionSeconds: seconds('provision', 'From admission to the start of the instance.'),
     bootSeconds: seconds('boot', 'From the start of the instance to a guest that takes commands.'),
-    runSeconds: secondsOfLane('run', 'From the launch of the command to its end being seen, by lane.'),
+    runSeconds,
     collectSeconds: seconds('collect', 'From the end of the command to its result and log being read.'),
     overheadSeconds: histogram(registry, {
       name: 'cijob_overhead_seconds',
