@@ -1,4 +1,3 @@
-#!/usr/bin/env node
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { ManifestError } from './api/manifest.ts';
 import type { ControllerOptions } from './cli/controller.ts';
