@@ -1,8 +1,8 @@
-#!/usr/bin/env node
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { ManifestError } from './api/manifest.ts';
 import type { ControllerOptions } from './cli/controller.ts';
 import { UsageError } from './cli/input.ts';
+import { addLane } from './cli/lanes.ts';
 import { plan, type PlanOptions } from './cli/plan.ts';
 import { run, type RunOptions } from './cli/run.ts';
 import { printable } from './printable.ts';
@@ -111,6 +111,12 @@ program
     )
       .argParser(positive)
       .default(60),
+  )
+  .option(
+    '--lane <name>',
+    'value of the label ci.pikaci.dev/lane that metrics tell apart; may be given again',
+    addLane,
+    [],
   )
   .option('--log-dir <directory>', 'keep the logs of jobs there, on a volume; default: keep none')
   .addOption(

@@ -19,6 +19,9 @@ export const holdUntilAnnotation = `${group}/hold-until`;
 /** On a CiJob that `cijob retry` made: the name of the one it was made from. */
 export const retryOfAnnotation = `${group}/retry-of`;
 
+/** Label of a CiJob: what it is a run of, for the metrics. Only lanes that the controller was told are told apart. */
+export const laneLabel = `${group}/lane`;
+
 /** The part of `metav1.ObjectMeta` that we read. Everything else is kept out of memory. */
 export const ObjectMeta = z.object({
   name: z.string(),

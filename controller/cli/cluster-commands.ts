@@ -1,7 +1,8 @@
 import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
 import { printable } from '../printable.ts';
 import { cancel, hold, release, retry } from './change.ts';
-import type { ClusterFlags } from './cluster.ts';
+import { jobNames, type ClusterFlags } from './cluster.ts';
+import { complete, completionLines } from './complete.ts';
 import { completion, shells, type Shell } from './completion.ts';
 import { describe, type DescribeOptions } from './describe.ts';
 import { get, type GetOptions } from './get.ts';
@@ -58,7 +59,15 @@ export function addClusterCommands(program: Command): void {
     .description('print a script for the shell that completes commands, flags and names')
     .addArgument(new Argument('<shell>').choices(shells))
     .action((shell: Shell) => {
-      process.stdout.write(completion(program, shell));
+      process.stdout.write(completion(shell));
+    });
+  program
+    .command('__complete [words...]', { hidden: true })
+    .description('tell a shell what can come next on the command line')
+    .action(async (words: readonly string[]) => {
+      // A cluster that cannot be asked has no names to offer, and a command line is no place to say why.
+      const names = (flags: ClusterFlags) => jobNames(flags).catch(() => []);
+      process.stdout.write(completionLines(await complete(program, words, names)));
     });
 }
 

@@ -72,6 +72,16 @@ export async function listAll(
   return items;
 }
 
+/** Names of the CiJobs in the namespace that the flags lead to. */
+export function jobNames(flags: ClusterFlags): Promise<string[]> {
+  return withCluster(flags, async ({ client, namespace }) => {
+    const jobs = await listAll(client, cijobs, { namespace });
+    return jobs.map((job) => Named.parse(job).metadata.name);
+  });
+}
+
+const Named = z.object({ metadata: z.object({ name: z.string() }) });
+
 /** One object as the API server has it, every field of it. @throws Unable when there is none. */
 export async function getRaw(
   client: KubeClient,

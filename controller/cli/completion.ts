@@ -1,68 +1,62 @@
-import type { Command } from 'commander';
-
 export const shells = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof shells)[number];
 
-/** Subcommands whose argument is the name of a CiJob. */
-const named = ['get', 'describe', 'logs', 'cancel', 'retry', 'hold', 'release'];
-
-/** A script that completes subcommands, flags and, by asking the cluster, names of CiJobs. */
-export function completion(program: Command, shell: Shell): string {
-  const commands = program.commands.map((command) => ({
-    name: command.name(),
-    summary: command.description().replaceAll("'", ''),
-    flags: command.options.flatMap(({ long }) => long ?? []),
-  }));
-  switch (shell) {
-    case 'bash':
-      return bash(commands);
-    case 'zsh':
-      return `#compdef cijob\nautoload -U +X bashcompinit && bashcompinit\n${bash(commands)}`;
-    case 'fish':
-      return fish(commands);
-  }
+/** A script for the shell that has the program itself say what can come next (see complete.ts). */
+export function completion(shell: Shell): string {
+  return { bash, zsh, fish }[shell];
 }
 
-interface Described {
-  name: string;
-  summary: string;
-  flags: readonly string[];
-}
-
-function bash(commands: readonly Described[]): string {
-  const flags = commands.map(({ name, flags: of }) => `    ${name}) flags='${of.join(' ')}' ;;`);
-  return `_cijob() {
-  local current=\${COMP_WORDS[COMP_CWORD]} flags=''
+const bash = `_cijob() {
+  local word
   COMPREPLY=()
-  if ((COMP_CWORD == 1)); then
-    mapfile -t COMPREPLY < <(compgen -W '${commands.map(({ name }) => name).join(' ')}' -- "$current")
-    return
-  fi
-  case \${COMP_WORDS[1]} in
-${flags.join('\n')}
-  esac
-  if [[ $current == -* ]]; then
-    mapfile -t COMPREPLY < <(compgen -W "$flags" -- "$current")
-    return
-  fi
-  case \${COMP_WORDS[1]} in
-    ${named.join(' | ')})
-      mapfile -t COMPREPLY < <(compgen -W "$("\${COMP_WORDS[0]}" get -o name 2>/dev/null)" -- "$current")
-      ;;
-    *) mapfile -t COMPREPLY < <(compgen -f -- "$current") ;;
-  esac
+  while IFS=$'\\t' read -r word _; do
+    case $word in
+      :0) compopt -o default ;;
+      :*) ;;
+      "\${COMP_WORDS[COMP_CWORD]}"*) COMPREPLY+=("$word") ;;
+    esac
+  done < <("\${COMP_WORDS[0]}" __complete -- "\${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null)
 }
 complete -F _cijob cijob
 `;
-}
 
-function fish(commands: readonly Described[]): string {
-  const first = commands.map(
-    ({ name, summary }) => `complete -c cijob -n __fish_use_subcommand -f -a ${name} -d '${summary}'`,
-  );
-  const flags = commands.flatMap(({ name, flags: of }) =>
-    of.map((flag) => `complete -c cijob -n '__fish_seen_subcommand_from ${name}' -l ${flag.slice(2)}`),
-  );
-  const names = `complete -c cijob -n '__fish_seen_subcommand_from ${named.join(' ')}' -f -a '(cijob get -o name 2>/dev/null)'`;
-  return `${[...first, ...flags, names].join('\n')}\n`;
+const zsh = `#compdef cijob
+_cijob() {
+  local line files=''
+  local -a candidates
+  for line in "\${(@f)$("\${words[1]}" __complete -- "\${(@Q)words[2,CURRENT]}" 2>/dev/null)}"; do
+    case $line in
+      :0) files=1 ;;
+      :*) ;;
+      *$'\\t'*) candidates+=("\${\${line%%$'\\t'*}//:/\\\\:}:\${line#*$'\\t'}") ;;
+      ?*) candidates+=("\${line//:/\\\\:}") ;;
+    esac
+  done
+  if [[ -n $files ]]; then
+    _files
+  else
+    _describe cijob candidates
+  fi
 }
+if [[ \${funcstack[1]-} == _cijob ]]; then
+  _cijob "$@"
+else
+  compdef _cijob cijob
+fi
+`;
+
+const fish = `function __cijob_complete
+  set -l words (commandline -opc)
+  set -l current (commandline -ct)
+  for line in ($words[1] __complete -- $words[2..-1] "$current" 2>/dev/null)
+    switch $line
+      case ':0'
+        __fish_complete_path "$current"
+      case ':*'
+      case '*'
+        echo $line
+    end
+  end
+end
+complete -c cijob -f -a '(__cijob_complete)'
+`;

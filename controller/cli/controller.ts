@@ -21,9 +21,10 @@ import { serveTelemetry } from '../telemetry/http.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
 import { programVersion } from '../version.ts';
-import { jobGauges } from './job-gauges.ts';
 import { LogService, type LogOptions } from './log-service.ts';
+import { hostMeasures, loopMeasures, metricSources } from './metric-sources.ts';
 import { logCommand, measure } from './observe.ts';
+import { Overhead } from './overhead.ts';
 
 export interface ControllerOptions extends LogOptions {
   kubeconfig?: string;
@@ -33,6 +34,8 @@ export interface ControllerOptions extends LogOptions {
   concurrency: number;
   hostGraceSeconds: number;
   orphanGraceSeconds: number;
+  /** Lanes that the metrics tell apart. */
+  lane: string[];
   logLevel: LogLevel;
   logFormat: 'json' | 'text';
 }
@@ -43,7 +46,7 @@ const name = 'cijob-controller';
 export async function controller(options: ControllerOptions): Promise<number> {
   const clock = systemClock;
   const log = createLogger({ level: options.logLevel, format: options.logFormat, clock });
-  const metrics = createMetrics({ version: programVersion });
+  const metrics = createMetrics({ version: programVersion, lanes: options.lane });
   const config = loadKubeConfig({
     ...(options.kubeconfig === undefined ? {} : { file: options.kubeconfig }),
     ...(options.context === undefined ? {} : { context: options.context }),
@@ -158,14 +161,11 @@ export async function controller(options: ControllerOptions): Promise<number> {
             { type: 'Warning', reason: `Instance${kind}`, action: 'Observe', note },
           );
         },
-        command(host, verb, outcome, seconds) {
-          metrics.incusCommands.increment({ host, verb, outcome });
-          metrics.incusCommandSeconds.observe({ host, verb, outcome }, seconds);
-        },
-        eventLag: (host, seconds) => metrics.eventLagSeconds.observe({ host }, Math.max(0, seconds)),
+        ...hostMeasures(metrics),
         request: (host, method, path) => log.trace({ host, method, path }, 'request'),
       },
     });
+    const measures = { metrics, lanes: new Set(options.lane), overhead: new Overhead() };
     const cluster: ClusterController = new ClusterController({
       client,
       clock,
@@ -198,21 +198,12 @@ export async function controller(options: ControllerOptions): Promise<number> {
           controllerId,
           patience: { ...defaultPatience, hostGrace: options.hostGraceSeconds * 1000 },
           namespaceLabels: (one) => cluster.namespaceLabels(one),
-          onError: (job, err) => log.warn({ job, err }, 'reconcile failed; it is tried again'),
-          onReconcile(seconds, failed) {
-            metrics.reconcileSeconds.observe({ controller: 'cijob' }, seconds);
-            metrics.reconciles.increment({ controller: 'cijob', result: failed ? 'error' : 'success' });
-            if (failed) metrics.reconcileErrors.increment({ controller: 'cijob' });
-          },
-          queueObserver: {
-            added: () => metrics.queueAdds.increment({ name: 'cijob' }),
-            started: (waited) => metrics.queueWaitSeconds.observe({ name: 'cijob' }, waited),
-            finished: (worked) => metrics.queueWorkSeconds.observe({ name: 'cijob' }, worked),
-            retried: () => metrics.queueRetries.increment({ name: 'cijob' }),
-          },
+          onError: (job, err, reconcileID) =>
+            log.warn({ job, reconcileID, err }, 'reconcile failed; it is tried again'),
+          ...loopMeasures(metrics),
           observer: {
-            status(job, before, after) {
-              measure(metrics, job, before, after);
+            status(job, before, after, _stored, reconcileID) {
+              measure(measures, job, before, after);
               logs?.status(job, before, after);
               const { metadata } = job;
               for (const happening of happenings(before, after)) {
@@ -220,37 +211,27 @@ export async function controller(options: ControllerOptions): Promise<number> {
               }
               if (before?.phase !== after.phase) {
                 log.info(
-                  { job: `${metadata.namespace ?? ''}/${metadata.name}`, host: after.host ?? '' },
+                  {
+                    job: `${metadata.namespace ?? ''}/${metadata.name}`,
+                    reconcileID,
+                    host: after.host ?? '',
+                  },
                   after.phase ?? '',
                 );
               }
             },
-            command(job, host, command, outcome, milliseconds) {
-              logCommand(log, pool.get(host)?.spec.project ?? '', job, host, command, outcome, milliseconds);
+            command(job, host, command, outcome, milliseconds, reconcileID) {
+              measures.overhead.command(command, clock.now(), milliseconds);
+              const project = pool.get(host)?.spec.project ?? '';
+              logCommand(log, project, job, host, command, outcome, milliseconds, reconcileID);
             },
           },
         }),
     });
-    Object.assign(metrics.sources, {
-      jobs: () => countBy(cluster.jobs().map((job) => job.status?.phase ?? 'Pending')),
-      oldestWaiting: () => [{ labels: {}, value: jobGauges(cluster.jobs(), clock.now()).oldestWaiting }],
-      overdue: () => [{ labels: {}, value: jobGauges(cluster.jobs(), clock.now()).overdue }],
-      oldestCleanUp: () => [{ labels: {}, value: jobGauges(cluster.jobs(), clock.now()).oldestCleanUp }],
-      observationAges: () =>
-        pool.all().map((host) => ({
-          labels: { host: host.name },
-          value: host.observedAt === 0 ? Infinity : (clock.now() - host.observedAt) / 1000,
-        })),
-      hostSlots: () =>
-        pool.all().flatMap((host) => [
-          { labels: { host: host.name, state: 'used' }, value: pool.used(host.name) },
-          { labels: { host: host.name, state: 'capacity' }, value: host.spec.capacity.instances },
-        ]),
-      hostsUp: () =>
-        pool.all().map((host) => ({ labels: { host: host.name }, value: host.state.kind === 'up' ? 1 : 0 })),
-      queueDepths: () => [{ labels: { name: 'cijob' }, value: cluster.engine.queue.depth }],
-      queueUnfinished: () => [{ labels: { name: 'cijob' }, value: cluster.engine.queue.unfinishedSeconds }],
-    } satisfies typeof metrics.sources);
+    Object.assign(
+      metrics.sources,
+      metricSources({ clock, pool, jobs: () => cluster.jobs(), queue: () => cluster.engine.queue }),
+    );
     const sweep = new OrphanSweep({
       clock,
       hosts: pool,
@@ -261,6 +242,13 @@ export async function controller(options: ControllerOptions): Promise<number> {
         log.warn(
           { host, instance: instance.name, uid: instance.labels['uid'] },
           'removed an orphan: its CiJob is gone',
+        );
+        const resource = cluster.host(host);
+        if (!resource) return;
+        const note = `instance ${instance.name} was removed: its CiJob is gone`;
+        recorder.record(
+          { apiVersion, kind: 'IncusHost', ...resource.metadata },
+          { type: 'Warning', reason: 'OrphanRemoved', action: 'CleanUp', note },
         );
       },
       onError: (host, instance, why) =>
@@ -280,10 +268,4 @@ export async function controller(options: ControllerOptions): Promise<number> {
     await pool.close();
     await recorder.close(1000);
   }
-}
-
-function countBy(phases: readonly string[]): { labels: { phase: string }; value: number }[] {
-  const counts = new Map<string, number>();
-  for (const phase of phases) counts.set(phase, (counts.get(phase) ?? 0) + 1);
-  return [...counts].map(([phase, value]) => ({ labels: { phase }, value }));
 }

@@ -10,6 +10,7 @@ import { printable } from '../printable.ts';
 import { duration } from '../reconcile/status.ts';
 import { getRaw, listAll, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
 import { age, colourPhase, table } from './table.ts';
+import { cutTo } from './width.ts';
 
 export interface GetOptions extends ClusterFlags {
   allNamespaces?: boolean;
@@ -165,9 +166,7 @@ function draw(jobs: readonly CiJob[], options: GetOptions): void {
   const lines = linesOf(jobs, options, Date.now());
   const shown =
     lines.length < rows ? lines : [...lines.slice(0, rows - 2), `… ${lines.length - rows + 2} more`];
-  const cut = shown.map((line) =>
-    stripVTControlCharacters(line).length > columns ? line.slice(0, columns) : line,
-  );
+  const cut = shown.map((line) => cutTo(line, columns));
   process.stdout.write(`\u001b[H${cut.map((line) => `${line}\u001b[0m\u001b[K`).join('\n')}\n\u001b[J`);
 }
 

@@ -6,6 +6,8 @@ import type { CommandOutcome } from '../incus/outcome.ts';
 import { keyOf } from '../reconcile/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { laneOf } from './lanes.ts';
+import type { Overhead } from './overhead.ts';
 
 /** One log line a command, that an operator can read and repeat. */
 export function logCommand(
@@ -16,9 +18,11 @@ export function logCommand(
   command: Command,
   outcome: CommandOutcome,
   milliseconds: number,
+  reconcileID: string,
 ): void {
   const fields = {
     job: keyOf(job.metadata),
+    reconcileID,
     host,
     instance: command.instance,
     verb: command.verb,
@@ -34,17 +38,27 @@ export function logCommand(
   }
 }
 
+/** Where what is measured of jobs goes, and what has to be known for it. */
+export interface JobMeasures {
+  metrics: Metrics;
+  /** Lanes that are told apart. */
+  lanes: ReadonlySet<string>;
+  overhead: Overhead;
+}
+
 /** Counts and times what a change of status tells. */
 export function measure(
-  metrics: Metrics,
+  { metrics, lanes, overhead }: JobMeasures,
   job: CiJob,
   before: CiJobStatus | undefined,
   after: CiJobStatus,
 ): void {
+  const lane = laneOf(job, lanes);
+  const added = overhead.status(before, after);
   const admitted = (status: CiJobStatus | undefined) =>
     findCondition(status?.conditions, 'Admitted')?.status === 'True';
   if (!admitted(before) && admitted(after) && after.attempts === undefined) {
-    metrics.queueSeconds.observe({}, secondsBetween(job.metadata.creationTimestamp, after.startTime));
+    metrics.queueSeconds.observe({ lane }, secondsBetween(job.metadata.creationTimestamp, after.startTime));
   }
   const retried = after.attempts?.at(-1);
   if (retried && after.attempts?.length !== before?.attempts?.length)
@@ -53,20 +67,19 @@ export function measure(
   metrics.finished.increment({
     result: after.phase ?? 'Failed',
     class: after.failure?.class ?? 'None',
+    lane,
   });
   for (const [phase, histogram] of [
     ['Provisioning', metrics.provisionSeconds],
     ['Booting', metrics.bootSeconds],
-    ['Running', metrics.runSeconds],
     ['Collecting', metrics.collectSeconds],
   ] as const) {
     const seconds = secondsIn(after, phase);
     if (seconds !== undefined) histogram.observe({}, seconds);
   }
-  if (after.startTime !== undefined) {
-    const whole = secondsBetween(after.startTime, after.completionTime);
-    metrics.overheadSeconds.observe({}, Math.max(0, whole - (secondsIn(after, 'Running') ?? 0)));
-  }
+  const ran = secondsIn(after, 'Running');
+  if (ran !== undefined) metrics.runSeconds.observe({ lane }, ran);
+  if (added !== undefined) metrics.overheadSeconds.observe({}, added);
 }
 
 function secondsIn({ timings = [] }: CiJobStatus, phase: Phase): number | undefined {

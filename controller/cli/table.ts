@@ -1,15 +1,16 @@
 import { styleText } from 'node:util';
 import type { Phase } from '../api/cijob-status.ts';
+import { widthOf } from './width.ts';
 
 /** Lines of a table with aligned columns, as kubectl prints them. */
 export function table(rows: readonly (readonly string[])[]): string[] {
   const widths: number[] = [];
   for (const row of rows) {
-    row.forEach((cell, column) => (widths[column] = Math.max(widths[column] ?? 0, cell.length)));
+    row.forEach((cell, column) => (widths[column] = Math.max(widths[column] ?? 0, widthOf(cell))));
   }
   return rows.map((row) =>
     row
-      .map((cell, column) => cell.padEnd(widths[column] ?? 0))
+      .map((cell, column) => cell + ' '.repeat((widths[column] ?? 0) - widthOf(cell)))
       .join('   ')
       .trimEnd(),
   );

@@ -94,6 +94,10 @@ export class ClusterController {
     return this.#jobs.get(key);
   }
 
+  host(name: string): IncusHost | undefined {
+    return this.#hosts.get(name);
+  }
+
   /** Uids of all CiJobs, of those we cannot read too; undefined while they are not known. */
   jobUids(): ReadonlySet<string> | undefined {
     if (!this.#started) return undefined;

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type { Clock } from '../clock.ts';
 import type { CiJob } from '../api/cijob.ts';
 import { Reconciler, type ReconcilerOptions } from './reconciler.ts';
@@ -8,7 +9,8 @@ export interface EngineOptions extends Omit<ReconcilerOptions, 'wake'> {
   clock: Clock;
   /** Jobs looked at at once. Looking never waits for Incus, so a few are enough. */
   concurrency: number;
-  onError: (key: string, error: unknown) => void;
+  /** Hears why a look at a job failed; `reconcileID` is that of the other things it told the observer. */
+  onError: (key: string, error: unknown, reconcileID: string) => void;
   onReconcile?: (seconds: number, failed: boolean) => void;
   queueObserver?: WorkQueueObserver;
 }
@@ -26,10 +28,7 @@ export class Engine {
       clock: options.clock,
       concurrency: options.concurrency,
       process: (key) => this.#process(key),
-      onError: (key, error) => {
-        // Somebody else wrote first: the newer object is on its way and says all there is to say.
-        if (!(error instanceof Conflict)) options.onError(key, error);
-      },
+      onError: () => undefined,
       ...(options.queueObserver ? { observer: options.queueObserver } : {}),
     });
   }
@@ -65,14 +64,19 @@ export class Engine {
   }
 
   async #process(key: string): Promise<void> {
-    const { clock, onReconcile } = this.#options;
+    const { clock, onError, onReconcile } = this.#options;
     const started = clock.now();
+    const reconcileID = randomUUID();
     let failed = true;
     try {
-      const wakeAt = await this.#reconciler.reconcile(key);
+      const wakeAt = await this.#reconciler.reconcile(key, reconcileID);
       failed = false;
       this.queue.forget(key);
       if (wakeAt !== undefined) this.queue.addAfter(key, wakeAt - clock.now());
+    } catch (error) {
+      // Somebody else wrote first: the newer object is on its way and says all there is to say.
+      if (!(error instanceof Conflict)) onError(key, error, reconcileID);
+      throw error;
     } finally {
       onReconcile?.((clock.now() - started) / 1000, failed);
     }

@@ -65,10 +65,23 @@ export interface HostsPort {
 
 /** Hears what happened, for events, logs and metrics. Must not throw. */
 export interface Observer {
-  /** A status was computed. `stored` says whether it was also written. */
-  status(job: CiJob, before: CiJobStatus | undefined, after: CiJobStatus, stored: boolean): void;
-  /** A command was carried out, or not. */
-  command(job: CiJob, host: string, command: Command, outcome: CommandOutcome, milliseconds: number): void;
+  /** A status was computed. `stored` says whether it was also written, `reconcileID` by which look at the job. */
+  status(
+    job: CiJob,
+    before: CiJobStatus | undefined,
+    after: CiJobStatus,
+    stored: boolean,
+    reconcileID: string,
+  ): void;
+  /** A command was carried out, or not. `reconcileID` names the look at the job that sent it. */
+  command(
+    job: CiJob,
+    host: string,
+    command: Command,
+    outcome: CommandOutcome,
+    milliseconds: number,
+    reconcileID: string,
+  ): void;
 }
 
 /** Somebody else changed the object first: look again. */

@@ -68,8 +68,12 @@ export class Reconciler {
     this.#options = options;
   }
 
-  /** Looks at one job and does what is to be done now. Returns when to look again, in milliseconds since the epoch. */
-  async reconcile(key: string): Promise<number | undefined> {
+  /**
+   * Looks at one job and does what is to be done now. Returns when to look again, in milliseconds since the epoch.
+   *
+   * @param id names this look to the observer.
+   */
+  async reconcile(key: string, id: string): Promise<number | undefined> {
     let job = this.#options.store.get(key);
     if (!job) {
       this.#forget(key);
@@ -88,11 +92,11 @@ export class Reconciler {
       const { status } = planned;
       const changed = JSON.stringify(before) !== JSON.stringify(status);
       if (status.host !== undefined && before?.host === undefined) this.#askEarly(job, cell, status);
-      job = await this.#write(job, cell, planned, before, changed);
+      job = await this.#write(job, cell, planned, before, changed, id);
       cell.draft = status;
       this.#releaseEarlier(cell, planned);
       if (planned.commands.length > 0) {
-        void this.#issue(key, job, cell, planned.commands);
+        void this.#issue(key, job, cell, planned.commands, id);
         break;
       }
       if (!changed) break;
@@ -192,6 +196,7 @@ export class Reconciler {
     planned: Plan,
     before: CiJobStatus | undefined,
     changed: boolean,
+    id: string,
   ): Promise<CiJob> {
     const { store, observer, clock } = this.#options;
     let written = job;
@@ -203,7 +208,7 @@ export class Reconciler {
       written = await store.writeStatus(written, planned.status);
       cell.base = JSON.stringify(written.status ?? {});
     }
-    if (changed || worth) observer.status(written, before, planned.status, worth);
+    if (changed || worth) observer.status(written, before, planned.status, worth, id);
     this.#takeUpSlot(keyOf(job.metadata), cell, written);
     return written;
   }
@@ -214,6 +219,7 @@ export class Reconciler {
     job: CiJob,
     cell: Cell,
     commands: readonly { host: string; command: Command }[],
+    id: string,
   ): Promise<void> {
     const { memory } = cell;
     const { clock, observer, wake } = this.#options;
@@ -223,7 +229,7 @@ export class Reconciler {
       const started = clock.now();
       const outcome = await this.#perform(job, cell, host, command);
       remember(memory, command, outcome, clock.now());
-      observer.command(job, host, command, outcome, clock.now() - started);
+      observer.command(job, host, command, outcome, clock.now() - started, id);
       if (outcome.kind === 'refused' || outcome.kind === 'failed' || outcome.kind === 'unknown') break;
     }
     memory.inFlight = undefined;

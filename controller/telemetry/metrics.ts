@@ -25,6 +25,9 @@ export interface MetricSources {
 
 export type Metrics = ReturnType<typeof createMetrics>;
 
+/** The lane of jobs that are of none, or of one that the operator has not named. */
+export const otherLane = 'other';
+
 /** Milliseconds to a minute: what the control loop and Incus's requests take. */
 const quick = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 /** A tenth of a second to hours: what jobs take. */
@@ -33,9 +36,11 @@ const slow = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 
 /**
  * All metrics of the controller, in a registry of their own. The names of the control loop are those of client-go and
  * controller-runtime, so that their dashboards work. No label ever names a job: the number of series is bounded by
- * hosts and by the words of the code.
+ * hosts, lanes and the words of the code.
+ *
+ * @param options.lanes names of lanes that are told apart
  */
-export function createMetrics(options: { version: string }) {
+export function createMetrics(options: { version: string; lanes?: readonly string[] }) {
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   // Gauges that carry the suffix of counters; they tell nothing the process_* metrics do not.
@@ -49,7 +54,13 @@ export function createMetrics(options: { version: string }) {
   }).set({ version: options.version }, 1);
   const sources: MetricSources = {};
   collected(registry, sources);
-  return { registry, sources, ...loopMetrics(registry), ...jobMetrics(registry), ...hostMetrics(registry) };
+  return {
+    registry,
+    sources,
+    ...loopMetrics(registry),
+    ...jobMetrics(registry, options.lanes ?? []),
+    ...hostMetrics(registry),
+  };
 }
 
 /** What client-go and controller-runtime measure. */
@@ -116,20 +127,31 @@ function loopMetrics(registry: Registry) {
 }
 
 /** What becomes of jobs, and where their time goes. */
-function jobMetrics(registry: Registry) {
+function jobMetrics(registry: Registry, lanes: readonly string[]) {
   const seconds = (part: string, help: string) =>
     histogram(registry, { name: `cijob_${part}_seconds`, help, labels: [], buckets: slow });
+  const secondsOfLane = (part: string, help: string) =>
+    histogram(registry, { name: `cijob_${part}_seconds`, help, labels: ['lane'], buckets: slow });
   const finished = counter(registry, {
     name: 'cijob_finished_total',
-    help: 'CiJobs that reached their end, by result and by class of failure (None for a success).',
-    labels: ['result', 'class'],
+    help: 'CiJobs that reached their end, by result, class of failure (None for a success) and lane.',
+    labels: ['result', 'class', 'lane'],
   });
+  const queueSeconds = secondsOfLane(
+    'queue',
+    'From creation of a CiJob to its admission to a host, by lane.',
+  );
+  const runSeconds = secondsOfLane('run', 'From the launch of the command to its end being seen, by lane.');
   // Present from the start, so that rate() sees the first one of each.
-  finished.increment({ result: 'Succeeded', class: 'None' }, 0);
-  for (const failure of ['Test', 'Timeout', 'Infrastructure', 'Config']) {
-    finished.increment({ result: 'Failed', class: failure }, 0);
+  for (const lane of [...lanes, otherLane]) {
+    queueSeconds.zero({ lane });
+    runSeconds.zero({ lane });
+    finished.increment({ result: 'Succeeded', class: 'None', lane }, 0);
+    for (const failure of ['Test', 'Timeout', 'Infrastructure', 'Config']) {
+      finished.increment({ result: 'Failed', class: failure, lane }, 0);
+    }
+    finished.increment({ result: 'Cancelled', class: 'Cancelled', lane }, 0);
   }
-  finished.increment({ result: 'Cancelled', class: 'Cancelled' }, 0);
   return {
     finished,
     retries: counter(registry, {
@@ -137,12 +159,20 @@ function jobMetrics(registry: Registry) {
       help: 'New attempts after an infrastructure failure, by the reason of the failure.',
       labels: ['reason'],
     }),
-    queueSeconds: seconds('queue', 'From creation of a CiJob to its admission to a host.'),
+    queueSeconds,
     provisionSeconds: seconds('provision', 'From admission to the start of the instance.'),
     bootSeconds: seconds('boot', 'From the start of the instance to a guest that takes commands.'),
-    runSeconds: seconds('run', 'From the launch of the command to its end being seen.'),
+    runSeconds,
     collectSeconds: seconds('collect', 'From the end of the command to its result and log being read.'),
-    overheadSeconds: seconds('overhead', 'Whole life of a CiJob, less its queueing and its command.'),
+    overheadSeconds: histogram(registry, {
+      name: 'cijob_overhead_seconds',
+      help:
+        'What the controller itself added: from the admission of the last attempt to its outcome, less the time in ' +
+        'which a command for Incus was under way (its turn and its Secrets included), the host was out of reach, the ' +
+        'guest booted, or the command of the CiJob ran. Attempts that another process admitted are left out.',
+      labels: [],
+      buckets: quick,
+    }),
   };
 }
 

@@ -5,8 +5,8 @@ const head = `# Metrics
 Generated from the registry by \`npm run crds\`. Do not edit.
 
 Served at \`/metrics\` on the address of \`--metrics-address\` (\`:8080\`). No label ever names a job: the number of series
-is bounded by the number of Incus hosts and by the words of the code. A standby answers too; most of its series are
-missing or 0, as only the leader works.
+is bounded by the number of Incus hosts, of lanes that \`--lane\` names, and by the words of the code. A standby
+answers too; most of its series are missing or 0, as only the leader works.
 
 | Metric | Type | Labels | Meaning |
 | --- | --- | --- | --- |

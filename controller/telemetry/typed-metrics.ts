@@ -17,6 +17,8 @@ export interface TypedGauge<L extends string> {
 export interface TypedHistogram<L extends string> {
   /** @param value In the metric's unit, which is seconds. */
   observe(labels: Labels<L>, value: number): void;
+  /** Makes the series present before the first observation, so that rate() sees that one. */
+  zero(labels: Labels<L>): void;
 }
 
 /** One value of a gauge that is read when Prometheus asks. */
@@ -65,7 +67,7 @@ export function histogram<const L extends string>(
   definition: Definition<L> & { buckets: number[] },
 ): TypedHistogram<L> {
   const metric = new Histogram({ ...configuration(registry, definition), buckets: definition.buckets });
-  return { observe: (labels, value) => metric.observe(labels, value) };
+  return { observe: (labels, value) => metric.observe(labels, value), zero: (labels) => metric.zero(labels) };
 }
 
 function configuration<L extends string>(registry: Registry, { name, help, labels }: Definition<L>) {

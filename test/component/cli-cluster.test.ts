@@ -1,10 +1,12 @@
 import { spawn } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Command } from 'commander';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { addClusterCommands } from '../../controller/cli/cluster-commands.ts';
+import { widthOf } from '../../controller/cli/width.ts';
 import { run, type CommandResult } from '../support/command.ts';
 import { FakeApiServer, refuse } from '../support/fake-api-server.ts';
 import type { FakeObject } from '../support/fake-api-store.ts';
@@ -329,24 +331,74 @@ describe('the subcommands that ask a cluster', () => {
     expect(await spawned('get', '--no-such-flag')).toMatchObject({ code: 64, stdout: '' });
   });
 
-  it('completes commands, flags and names in bash', async () => {
+  /** The program on a terminal of its own, 40 columns wide and 6 rows high. */
+  const onTerminal = (...args: string[]) =>
+    spawn(
+      'script',
+      ['-qec', `stty cols 40 rows 6; exec "${process.execPath}" "${program}" ${args.join(' ')}`, '/dev/null'],
+      {
+        env: {
+          ...process.env,
+          KUBECONFIG: kubeconfig,
+          TERM: 'xterm',
+          NO_COLOR: undefined,
+          FORCE_COLOR: undefined,
+        },
+      },
+    );
+
+  it('get colours the phases on a terminal', async () => {
+    put('a', succeeded);
+    put('b', failed);
+    const child = onTerminal('get');
+    const seen = await text(child.stdout);
+    expect(seen).toContain('\u001b[32mSucceeded\u001b[39m');
+    expect(seen).toContain('\u001b[31mFailed\u001b[39m');
+  });
+
+  it('get --watch draws one table on a terminal, cut to its width by what is seen, and again when a job changes', async () => {
+    put('a-name-of-some-length', waiting);
+    put('b', failed);
+    for (const letter of 'cdefgh') put(letter, waiting);
+    const child = onTerminal('get', '-w');
+    let seen = '';
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => (seen += chunk));
+    const until = (pattern: RegExp) => expect.poll(() => seen, { timeout: 60_000 }).toMatch(pattern);
+    await until(/\u001b\[J/);
+    const [drawing = ''] = seen.split('\u001b[H')[1]?.split('\u001b[J') ?? [];
+    const lines = drawing.trimEnd().split('\r\n');
+    // Six rows: the last is left for the cursor, and one says what is not shown.
+    expect(lines).toHaveLength(5);
+    expect(lines[4]).toContain('… 5 more');
+    for (const line of lines) expect(widthOf(line.replace('\u001b[K', ''))).toBeLessThanOrEqual(40);
+    expect(lines[1]).toMatch(/^a-name-of-some-length {3}Pending {3}NoFree\u001b/);
+    // As wide as the terminal: the colour of the phase took nothing of it.
+    expect(lines[2]).toContain('\u001b[31mFailed\u001b[39m    NonZer');
+    const name = { namespace: 'ci', name: 'a-name-of-some-length' };
+    api.store.patch(collection, name, { status: succeeded }, 'status', 'application/merge-patch+json');
+    await until(/a-name-of-some-length {3}\u001b\[32mSucceeded\u001b\[39m/);
+    const ended = new Promise((resolve) => child.once('close', resolve));
+    child.stdin.write('\u0003');
+    expect(await ended).toBe(0);
+  }, 90_000);
+
+  it('completes what can come next, as Cobra does, for the namespace that the line names', async () => {
     put('alpha', succeeded);
-    const { stdout: script } = await cijob('completion', 'bash');
-    const complete = (...words: string[]) =>
-      run(
-        'bash',
-        [
-          '-c',
-          `cijob() { "${process.execPath}" "${program}" "$@"; }\n${script}\nCOMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _cijob; printf '%s\\n' "\${COMPREPLY[@]}"`,
-          'bash',
-          ...words,
-        ],
-        { env: { KUBECONFIG: kubeconfig } },
-      );
-    expect((await complete('cijob', 'des')).stdout).toBe('describe\n');
-    expect((await complete('cijob', 'logs', '--fol')).stdout).toBe('--follow\n');
-    expect((await complete('cijob', 'logs', 'al')).stdout).toBe('alpha\n');
-    for (const shell of ['zsh', 'fish'])
-      expect((await cijob('completion', shell)).stdout).toContain('describe');
+    put('beta', succeeded);
+    put('elsewhere', {}, { namespace: 'other' });
+    const complete = async (...words: string[]) => (await cijob('__complete', '--', ...words)).stdout;
+    expect(await complete('des')).toMatch(/^describe\ttell all[^\n]+\n:4\n$/);
+    expect(await complete('logs', '--fol')).toMatch(/^--follow\t[^\n]+\n:4\n$/);
+    expect(await complete('logs', '-f', 'al')).toBe('alpha\n:4\n');
+    expect(await complete('logs', '')).toBe('alpha\nbeta\n:4\n');
+    expect(await complete('describe', '-n', 'other', '')).toBe('elsewhere\n:4\n');
+    expect(await complete('describe', '--namespace=other', '')).toBe('elsewhere\n:4\n');
+    expect(await complete('describe', 'alpha', '')).toBe(':4\n');
+    expect(await complete('get', '-o', 'w')).toBe('wide\n:4\n');
+    expect(await complete('get', '--kubeconfig', '')).toBe(':0\n');
+    expect(await complete('completion', '')).toBe('bash\nzsh\nfish\n:4\n');
+    expect(await complete('no-such', '')).toBe(':4\n');
+    api.fault = (_request, response) => refuse(response, 403, 'Forbidden');
+    expect(await cijob('__complete', '--', 'logs', '')).toEqual({ code: 0, stdout: ':4\n', stderr: '' });
   });
 });

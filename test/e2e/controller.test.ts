@@ -88,11 +88,11 @@ describe('a controller that runs', () => {
     }
     for (const [series, value] of [
       ['leader_election_master_status{name="cijob-controller"}', 1],
-      ['cijob_finished_total{result="Succeeded",class="None"}', 1],
-      ['cijob_finished_total{result="Failed",class="Test"}', 1],
-      ['cijob_finished_total{result="Failed",class="Config"}', 1],
+      ['cijob_finished_total{result="Succeeded",class="None",lane="other"}', 1],
+      ['cijob_finished_total{result="Failed",class="Test",lane="other"}', 1],
+      ['cijob_finished_total{result="Failed",class="Config",lane="other"}', 1],
       ['cijob_host_slots{host="build-1",state="capacity"}', 4],
-      ['cijob_run_seconds_count', 2],
+      ['cijob_run_seconds_count{lane="other"}', 2],
       ['cijob_incus_commands_total{host="build-1",verb="create",outcome="done"}', 2],
     ] as const) {
       expect(await metric(cluster.controller, series), series).toBe(value);

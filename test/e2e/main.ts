@@ -32,6 +32,8 @@ async function prepare(): Promise<void> {
     ...prometheusPackages,
     ...guestImagePackages,
     'openssl',
+    // Whose completion is tested.
+    ...['bash', 'zsh', 'fish'],
   ];
   await ensurePackages(packages, { reason: 'to run the end-to-end tests', onProgress: say });
   await controlPlaneBinaries({ onProgress: say });

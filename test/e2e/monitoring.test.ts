@@ -25,6 +25,9 @@ import { everyOutcome, running, stopInstanceOf } from './support/outcomes.ts';
 
 /* deploy/monitoring against a real Prometheus that scrapes a real controller that has run real jobs. */
 
+/** What somebody looks at on the dashboards: a host, and a lane of which there is one job that passed and one that did not. */
+const chosen = { host: 'build-1', lane: 'unit' };
+
 let dir: string;
 let bench: Bench;
 let installed: Installed;
@@ -34,7 +37,10 @@ let started: number;
 beforeAll(async () => {
   dir = await makeTempDir('monitoring');
   bench = await startBench({ controlPlane: true });
-  installed = await Installed.start(bench, { slots: 8, flags: ['--orphan-grace-seconds', '1'] });
+  installed = await Installed.start(bench, {
+    slots: 8,
+    flags: ['--orphan-grace-seconds', '1', '--lane', 'unit', '--lane', 'idle'],
+  });
   const port = installed.controller.log().find((line) => line.port !== undefined)?.port ?? 0;
   prometheus = await Prometheus.start({
     targets: { 'cijob-controller': [`127.0.0.1:${port}`] },
@@ -44,8 +50,9 @@ beforeAll(async () => {
   started = Date.now() / 1000;
   await everyOutcome(installed);
   await retryOne();
+  await oneLane();
   await leaveAnOrphan();
-});
+}, 300_000);
 afterAll(async () => {
   await prometheus.stop();
   await installed.stop();
@@ -55,10 +62,24 @@ afterAll(async () => {
 
 /** A job whose first attempt the infrastructure loses, and whose second goes well. */
 async function retryOne(): Promise<void> {
-  await installed.apply(manifest('retried', { command: 'sleep 3', infraRetryLimit: 1 }));
+  await installed.apply(manifest('retried', { command: 'sleep 15', infraRetryLimit: 1 }));
   await stopInstanceOf(installed, await running(installed, 'retried'));
   const [job] = await installed.finished('retried');
   expect(job?.status).toMatchObject({ phase: 'Succeeded', attempt: 2 });
+}
+
+/** Jobs of a lane that the controller was told, and one of a lane that somebody made up. */
+async function oneLane(): Promise<void> {
+  const inLane = (lane: string, name: string, command: string) => {
+    const job = manifest(name, { command });
+    return { ...job, metadata: { ...job.metadata, labels: { 'ci.pikaci.dev/lane': lane } } };
+  };
+  await installed.apply(
+    inLane('unit', 'in-lane-passed', 'true'),
+    inLane('unit', 'in-lane-failed', 'exit 1'),
+    inLane('made-up', 'in-no-lane', 'true'),
+  );
+  await installed.finished('in-lane-passed', 'in-lane-failed', 'in-no-lane');
 }
 
 /** What is left of a job that somebody removed from the cluster by force: an instance of ours that nobody knows. */
@@ -112,6 +133,32 @@ describe('the metrics', () => {
     });
   });
 
+  test('tell the jobs of a lane apart that the controller was told of, and of no other', async () => {
+    await eventually('the jobs of the lane', async () => {
+      const ran = await prometheus.query('cijob_run_seconds_count{lane="unit"}');
+      return ran[0]?.value === 2;
+    });
+    expect(await prometheus.query('cijob_finished_total{lane="unit"} > 0')).toHaveLength(2);
+    expect(await prometheus.query('sum(cijob_finished_total{lane="idle"})')).toMatchObject([{ value: 0 }]);
+    const lanes = await prometheus.query('count by (lane) (cijob_finished_total)');
+    expect(lanes.map(({ labels }) => labels['lane']).sort()).toEqual(['idle', 'other', 'unit']);
+  });
+
+  test('tell what the controller added, of each job that was admitted and is over', async () => {
+    await eventually('the overhead of nine jobs', async () => {
+      const [counted] = await prometheus.query('cijob_overhead_seconds_count');
+      return counted?.value === 9;
+    });
+    expect((await prometheus.query('cijob_overhead_seconds_sum'))[0]?.value).toBeGreaterThan(0);
+  });
+
+  test('go with an Event on the host for an orphan that was removed', async () => {
+    const told = await installed.kubectl(['describe', 'incushost', 'build-1']);
+    expect(told).toMatch(
+      /Warning +OrphanRemoved .*instance cijob-0123456789ab was removed: its CiJob is gone/,
+    );
+  });
+
   test('the leader says that it leads', async () => {
     expect(await prometheus.query('leader_election_master_status')).toMatchObject([{ value: 1 }]);
   });
@@ -140,7 +187,7 @@ describe('the dashboards', () => {
     const quiet = (expr: string) => expr.includes('cijob_boot_seconds');
     const empty: string[] = [];
     for (const { where, expr } of await dashboardExpressions()) {
-      const filled = filledIn(expr, 'build-1');
+      const filled = filledIn(expr, chosen);
       const values = (await prometheus.query(filled)).filter(({ value }) => !Number.isNaN(value));
       if (values.length === 0 && !quiet(expr)) empty.push(`${where}: ${filled}`);
     }
@@ -158,7 +205,7 @@ describe('the dashboards', () => {
       for (const { targets, fieldConfig, ...panel } of panels) {
         const series: Series[] = [];
         for (const { expr, legendFormat } of targets) {
-          for (const { labels, points } of await prometheus.queryRange(filledIn(expr, 'build-1'), range)) {
+          for (const { labels, points } of await prometheus.queryRange(filledIn(expr, chosen), range)) {
             const name = legendFormat.replaceAll(/\{\{(\w+)\}\}/g, (_, label: string) => labels[label] ?? '');
             if (points.length > 0) series.push({ name, points });
           }
@@ -211,7 +258,7 @@ describe('the alerts', () => {
       const firing = (await prometheus.alerts()).map(({ name }) => name);
       return ['CiJobDrift', 'CiJobOrphansRemoved'].every((name) => firing.includes(name));
     });
-    // Two attempts of nine were lost to the infrastructure, which is pending for its five minutes.
+    // Two attempts of twelve were lost to the infrastructure, which is pending for its five minutes.
     const names = (await prometheus.alerts()).map(({ name }) => name);
     expect(new Set(names)).toEqual(
       new Set([

@@ -67,9 +67,13 @@ export async function dashboardExpressions(): Promise<Expression[]> {
   );
 }
 
-/** What Grafana puts in before it asks Prometheus. */
-export function filledIn(expr: string, host: string): string {
-  return expr.replaceAll('$__rate_interval', '1m').replaceAll('$__range', '5m').replaceAll('$host', host);
+/** What Grafana puts in before it asks Prometheus, for a host and a lane that somebody has chosen. */
+export function filledIn(expr: string, chosen: { host: string; lane: string }): string {
+  return expr
+    .replaceAll('$__rate_interval', '1m')
+    .replaceAll('$__range', '5m')
+    .replaceAll('$host', chosen.host)
+    .replaceAll('$lane', chosen.lane);
 }
 
 /** Names of metrics in an expression: in this house they all begin with one of these words. */
