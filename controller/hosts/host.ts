@@ -6,6 +6,7 @@ import { IncusError } from '../incus/errors.ts';
 import { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { SshError } from '../ssh/errors.ts';
+import type { Artifacts } from './artifacts.ts';
 import { openLink, type Link, type ReadKey } from './link.ts';
 import type { LiveLogs } from './live-logs.ts';
 import { perform } from './perform.ts';
@@ -55,6 +56,7 @@ export interface HostOptions {
   clock: Clock;
   events: HostEvents;
   logs?: LiveLogs | undefined;
+  artifacts?: Artifacts | undefined;
 }
 
 const shortestBackoff = 500;
@@ -149,6 +151,7 @@ export class Host {
       allowedSources: this.#spec.allowedSources,
       controllerId: this.#options.controllerId,
       logs: this.#options.logs,
+      artifacts: this.#options.artifacts,
     });
   }
 

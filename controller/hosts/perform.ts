@@ -5,6 +5,7 @@ import type { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { SshError } from '../ssh/errors.ts';
 import type { Link } from './link.ts';
+import type { Artifacts } from './artifacts.ts';
 import { logSourceOf, type LiveLogs } from './live-logs.ts';
 import { resolveSource } from './sources.ts';
 import type { Watch } from './watch.ts';
@@ -23,6 +24,8 @@ export interface Ground {
   controllerId: string;
   /** Where the logs of guests go while and after they are written. */
   logs: LiveLogs | undefined;
+  /** Keeps what jobs leave. */
+  artifacts: Artifacts | undefined;
 }
 
 /** A result is some hundred bytes; one larger than this is none. */
@@ -48,7 +51,7 @@ export async function perform(command: Command, ground: Ground): Promise<Command
       case 'probe':
         return { kind: 'probed', ready: (await ground.client.processes(command.instance)) >= 0 };
       case 'collect':
-        return await collect(command.instance, ground);
+        return await collect(command, ground);
       case 'stop':
       case 'delete':
         return await remove(command, ground);
@@ -126,19 +129,23 @@ async function create(
   }
 }
 
-async function collect(instance: string, { client, inventory, host, logs }: Ground): Promise<CommandOutcome> {
+async function collect(
+  { instance, artifacts: globs }: Extract<Command, { verb: 'collect' }>,
+  { client, inventory, host, logs, artifacts: keeper }: Ground,
+): Promise<CommandOutcome> {
   const source = logSourceOf(inventory.get(instance));
-  const [result, log] = await Promise.all([
+  const [result, log, , artifacts] = await Promise.all([
     client.readFile(instance, resultPath, { first: maxResultBytes }),
     client.readFile(instance, logPath, { last: logTailBytes }),
     source && logs?.finish(host, client, source),
+    source && globs.length > 0 ? keeper?.collect(host, client, source, globs) : undefined,
   ]);
-  return { kind: 'collected', collected: { result, log } };
+  return { kind: 'collected', collected: { result, log, artifacts } };
 }
 
 async function remove(
   command: Extract<Command, { verb: 'stop' | 'delete' }>,
-  { client, watch, inventory, project, controllerId, logs }: Ground,
+  { client, watch, inventory, project, controllerId, logs, artifacts }: Ground,
 ): Promise<CommandOutcome> {
   const name = command.instance;
   await watch.refresh(name);
@@ -152,7 +159,10 @@ async function remove(
     };
   }
   if (command.verb === 'stop' && current.status === 'Stopped') return { kind: 'done' };
-  if (command.verb === 'delete') logs?.forget(name);
+  if (command.verb === 'delete') {
+    logs?.forget(name);
+    artifacts?.forget(name);
+  }
   const operation = await client.start(requestOf(command, project));
   const ended = await watch.operationEnd(operation);
   // Stopped or gone meanwhile is what we wanted: what is there now decides, not why the operation failed.

@@ -21,7 +21,7 @@ export interface InstanceDefinition {
  * - create: make the instance with devices and config, and start it, in one request.
  * - launch: run the guest's runner; the runner itself runs the job's command at most once.
  * - probe: does the agent of a booting VM answer yet? (Containers need no probe.)
- * - collect: read result and log.
+ * - collect: read result and log, and keep the files that `artifacts` matches (hosts/globs.ts).
  * - stop: force it. The job is over or called off by then.
  * - delete: remove it.
  */
@@ -42,7 +42,7 @@ export type Command =
       environment: Readonly<Record<string, string>>;
     }
   | { verb: 'probe'; instance: string }
-  | { verb: 'collect'; instance: string }
+  | { verb: 'collect'; instance: string; artifacts: readonly string[] }
   /** `uid` is the job's: an instance that carries another is left alone. */
   | { verb: 'stop'; instance: string; uid: string }
   | { verb: 'delete'; instance: string; uid: string };
@@ -53,6 +53,8 @@ type Request = Pick<HttpRequest, 'method' | 'path' | 'body'>;
 
 export const resultPath = '/artifacts/result.json';
 export const logPath = '/artifacts/guest.log';
+/** Where a command leaves what is to be kept. */
+export const artifactsPath = '/artifacts';
 
 /** Path of one instance, or of something below it, with the project. */
 export function instancePath(project: string, instance: string, below = '', query = ''): string {
@@ -134,7 +136,12 @@ export function commandLines(command: Command, project: string): string[] {
     case 'probe':
       return [['incus', 'query', instancePath(project, name, '/state')].map(quote).join(' ')];
     case 'collect':
-      return [resultPath, logPath].map((path) => incus('file', 'pull', `${name}${path}`, '-'));
+      return [
+        ...[resultPath, logPath].map((path) => incus('file', 'pull', `${name}${path}`, '-')),
+        ...(command.artifacts.length === 0
+          ? []
+          : [incus('file', 'pull', '--recursive', `${name}${artifactsPath}`, '.')]),
+      ];
     case 'stop':
       return [incus('stop', name, '--force')];
     case 'delete':

@@ -80,6 +80,7 @@ describe('the log server', () => {
     store = await LogStore.open({
       directory: join(directory, 'logs'),
       maxBytes: 64 * 2 ** 20,
+      maxArchiveBytes: 2 ** 20,
       totalBytes: 2 ** 30,
       clock,
       isLive: () => true,
@@ -101,6 +102,11 @@ describe('the log server', () => {
         return piece;
       },
       changed: (uid) => store.changed(uid),
+      artifacts: {
+        size: (one) => store.archiveSize(one),
+        attempt: (uid) => store.archivedAttempt(uid),
+        read: (...args) => store.readArchive(...args),
+      },
     };
     server = await serveLogs({
       listen: { host: '127.0.0.1', port: 0 },

@@ -75,6 +75,7 @@ export class ModelHost implements Pick<
       allowedSources: this.spec.allowedSources,
       controllerId: this.#options.controllerId,
       logs: undefined,
+      artifacts: undefined,
     });
   }
 

@@ -26,6 +26,7 @@ describe('the log store', () => {
     LogStore.open({
       directory,
       maxBytes: 1000,
+      maxArchiveBytes: 2000,
       totalBytes: 10_000,
       clock,
       isLive: ({ uid }) => live.has(uid),
