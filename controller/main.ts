@@ -32,6 +32,10 @@ program
       .choices(['text', 'json'])
       .default('text'),
   )
+  .option(
+    '--artifacts <directory>',
+    'save what each job left and its spec.artifacts names, as NAME.tar.gz there',
+  )
   .option('-q, --quiet', 'show no phases')
   .option('-v, --verbose', 'show each Incus command')
   .addHelpText(

@@ -50,6 +50,9 @@ export function description(job: CiJob, project: string | undefined, now: number
     ...(instance ? [['Instance:', `${instance.name}, attempt ${status.attempt ?? 1}`]] : []),
     ...(status.exitCode === undefined ? [] : [['Exit code:', String(status.exitCode)]]),
     ...(failure ? [['Failure:', `${failure.class}: ${failure.reason}: ${printable(failure.message)}`]] : []),
+    ...(status.artifacts
+      ? [['Artifacts:', `${status.artifacts.files} files, ${status.artifacts.bytes} bytes`]]
+      : []),
     ...(status.log
       ? [['Log:', `${status.log.bytes} bytes${status.log.truncated ? ', cut short' : ''}`]]
       : []),

@@ -87,7 +87,7 @@ async function namesIn(
 ): Promise<string[]> {
   let names: string[];
   try {
-    names = await guest.list(instance, `${artifactsPath}/${directory}`, signal);
+    names = await guest.list(instance, `${artifactsPath}/${directory}`.slice(0, -1), signal);
   } catch (error) {
     if (!(error instanceof IncusError && error.kind === 'TooLarge')) throw error;
     tally.truncated = true;

@@ -16,9 +16,13 @@ export interface ArchiveSink {
 /** What a guest is read by. */
 export type ArtifactReader = Pick<IncusClient, 'stat' | 'list' | 'openRange'>;
 
-export const maxFiles = 2_000;
-/** Bytes of all files together, before they are compressed. */
-export const maxContentBytes = 4 * 2 ** 30;
+/** How much goes into one archive at most. */
+export interface ArchiveLimits {
+  files: number;
+  /** Bytes of all files together, before they are compressed. */
+  contentBytes: number;
+}
+export const defaultLimits: ArchiveLimits = { files: 2_000, contentBytes: 4 * 2 ** 30 };
 /** How long a job may be kept waiting for its artifacts, over all tries, in milliseconds. */
 export const timeLimit = 5 * 60_000;
 /** Artifacts that cannot be read so often are left: the result matters more. */
@@ -40,10 +44,12 @@ interface Effort {
 export class Artifacts {
   readonly #sink: ArchiveSink;
   readonly #clock: Clock;
+  readonly #limits: ArchiveLimits;
   readonly #efforts = new Map<string, Effort>();
   readonly #queues = new Map<string, PQueue>();
 
-  constructor(sink: ArchiveSink, clock: Clock) {
+  constructor(sink: ArchiveSink, clock: Clock, limits: ArchiveLimits = defaultLimits) {
+    this.#limits = limits;
     this.#sink = sink;
     this.#clock = clock;
   }
@@ -108,7 +114,7 @@ export class Artifacts {
     try {
       const tally: Tally & { files: number } = { files: 0, skipped: 0, truncated: false };
       try {
-        await fill(draft, guest, source.instance, globs, tally, signal);
+        await fill(draft, guest, source.instance, globs, this.#limits, tally, signal);
       } catch (error) {
         if (!signal.aborted) throw error;
         tally.truncated = true;
@@ -127,12 +133,13 @@ async function fill(
   guest: ArtifactReader,
   instance: string,
   globs: readonly string[],
+  limits: ArchiveLimits,
   tally: Tally & { files: number },
   signal: AbortSignal,
 ): Promise<void> {
   let content = 0;
   for await (const found of walkArtifacts(guest, instance, globs, tally, signal)) {
-    if (tally.files >= maxFiles || content + found.size > maxContentBytes) {
+    if (tally.files >= limits.files || content + found.size > limits.contentBytes) {
       tally.truncated = true;
       return;
     }

@@ -191,8 +191,9 @@ export class IncusClient {
   async list(instance: string, path: string, signal?: AbortSignal): Promise<string[]> {
     const url = filePath(this.#project, instance, path);
     const got = await this.#raw({ method: 'GET', path: url, signal }, maxAnswer);
-    if (got.status === 404 || header(got.headers['x-incus-type']) !== 'directory') return [];
+    if (got.status === 404) return [];
     if (got.status !== 200) throw errorOf(got.status, got.body, url);
+    if (header(got.headers['x-incus-type']) !== 'directory') return [];
     const names = parse(Envelope, jsonOf(got.body), { method: 'GET', path: url }).metadata;
     return parse(z.array(z.string()), names, { method: 'GET', path: url });
   }
