@@ -33,6 +33,10 @@ program
       .choices(['text', 'json'])
       .default('text'),
   )
+  .option(
+    '--artifacts <directory>',
+    'save what each job left and its spec.artifacts names, as NAME.tar.gz there',
+  )
   .option('-q, --quiet', 'show no phases')
   .option('-v, --verbose', 'show each Incus command')
   .addHelpText(
@@ -118,18 +122,29 @@ program
     addLane,
     [],
   )
-  .option('--log-dir <directory>', 'keep the logs of jobs there, on a volume; default: keep none')
+  .option(
+    '--log-dir <directory>',
+    'keep the logs and artifacts of jobs there, on a volume; default: keep none',
+  )
   .addOption(
     new Option('--log-max-bytes <n>', 'the most bytes kept of the logs of one job')
       .argParser(positive)
       .default(64 * 2 ** 20, '64 MiB'),
   )
   .addOption(
-    new Option('--log-total-bytes <n>', 'the most bytes kept of all logs; the oldest finished job goes first')
+    new Option(
+      '--log-total-bytes <n>',
+      'the most bytes kept of all logs and artifacts; the oldest finished job goes first',
+    )
       .argParser(positive)
       .default(10 * 2 ** 30, '10 GiB'),
   )
-  .option('--log-address <address>', 'where logs are served over HTTPS', ':8443')
+  .addOption(
+    new Option('--artifacts-max-bytes <n>', 'the most bytes of the archive of the artifacts of one job')
+      .argParser(positive)
+      .default(256 * 2 ** 20, '256 MiB'),
+  )
+  .option('--log-address <address>', 'where logs and artifacts are served over HTTPS', ':8443')
   .option('--tls-cert <file>', 'certificate to serve logs with, PEM; read again when it is replaced')
   .option('--tls-key <file>', 'private key of the certificate, PEM')
   .addOption(new Option('--log-level <level>', 'least level to log').choices(logLevels).default('info'))

@@ -107,6 +107,21 @@ export const CiJobStatus = z.object({
     })
     .optional()
     .describe('The log of the command.'),
+  artifacts: z
+    .object({
+      files: z.int().min(0).max(Number.MAX_SAFE_INTEGER).describe('How many files are in the archive.'),
+      bytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).describe('Size of the archive.'),
+      skipped: z
+        .int()
+        .min(0)
+        .max(Number.MAX_SAFE_INTEGER)
+        .describe('How many that match are not in it: links, empty files, and what is no regular file.'),
+      truncated: z
+        .boolean()
+        .describe('Whether a limit was reached. The archive then ends with the last file that is whole.'),
+    })
+    .optional()
+    .describe('The archive of the files that spec.artifacts names.'),
   conditions: z
     .array(Condition)
     .max(32)

@@ -6,6 +6,7 @@ import {
   absolutePath,
   absolutePathRules,
   dnsLabel,
+  glob,
   matchLabels,
   objectName,
   secretKey,
@@ -216,6 +217,14 @@ export const CiJobSpec = z
         ],
       })
       .describe('Directories of the Incus host that the guest sees, always read-only.'),
+    artifacts: z
+      .array(glob)
+      .max(32)
+      .default([])
+      .meta({ 'x-kubernetes-list-type': 'atomic', ...immutable })
+      .describe(
+        'Which of the files that the command left below /artifacts are kept, as one .tar.gz: globs relative to /artifacts, such as "reports/**/*.xml". "*" and "?" stand for characters other than "/", "**" as an element for any number of directories, "[a-z]" for one of these characters, "{a,b}" for either. A file is kept if one glob matches all of its path, a directory by "dir/**". Only regular files that are not empty; not guest.log and result.json, unless a glob is that name. Nothing is kept where the controller has no place for it (--log-dir). The default is none.',
+      ),
     hostSelector: z
       .strictObject({ matchLabels: matchLabels.describe('Labels the IncusHost must have.') })
       .meta(immutable)

@@ -87,6 +87,16 @@ export const absolutePath = bounded(1024, 2)
   })
   .meta({ 'x-kubernetes-validations': absolutePathRules });
 
+const parentMessage = 'must not contain ".." as an element';
+
+/** A glob for paths below a directory (hosts/globs.ts). It cannot name what lies outside. */
+export const glob = bounded(256, 1)
+  .regex(/^[^\x00/][^\x00]*$/, 'must be relative, without "/" at its start, and without a NUL character')
+  .refine((value) => !value.split('/').includes('..'), parentMessage)
+  .meta({
+    'x-kubernetes-validations': [{ rule: "!self.matches('(^|/)[.][.](/|$)')", message: parentMessage }],
+  });
+
 /**
  * A size as Incus writes it: `4GiB`, `512MiB`
  * (https://linuxcontainers.org/incus/docs/main/reference/instance_units/).

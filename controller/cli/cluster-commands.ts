@@ -1,5 +1,6 @@
 import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
 import { printable } from '../printable.ts';
+import { artifacts, type ArtifactsOptions } from './artifacts.ts';
 import { cancel, hold, release, retry } from './change.ts';
 import { jobNames, type ClusterFlags } from './cluster.ts';
 import { complete, completionLines } from './complete.ts';
@@ -23,18 +24,18 @@ export function addClusterCommands(program: Command): void {
     .description('tell all about a CiJob: its phases and their times, why it waits or failed')
     .addOption(output(['text', 'json'], 'text'))
     .action(act((name: string, options: DescribeOptions) => describe(name, options)));
-  onCluster(program, 'logs <name>')
+  toLogServer(onCluster(program, 'logs <name>'))
     .description("print a CiJob's log")
     .option('-f, --follow', 'print what is added, until the job is over')
     .addOption(new Option('--offset <bytes>', 'begin at this byte').argParser(whole(0)).default(0))
     .addOption(new Option('--attempt <n>', 'of an earlier attempt').argParser(whole(1)))
-    .option('--server <url>', "the controller's log server; default: $CIJOB_LOG_SERVER")
-    .option(
-      '--certificate-authority <file>',
-      "authority of the log server's certificate, PEM, beside the usual ones and the cluster's; default: $CIJOB_LOG_CA",
-    )
-    .option('--tls-server-name <name>', "name in the log server's certificate, if not that of the URL")
     .action(act((name: string, options: LogsOptions) => logs(name, options)));
+  toLogServer(onCluster(program, 'artifacts <name>'))
+    .description('save what a finished CiJob left and its spec.artifacts names, as a .tar.gz')
+    .option('-o, --output <file>', 'file to write; "-" is standard output; default: NAME.tar.gz')
+    .option('--force', 'overwrite the file')
+    .addOption(new Option('--attempt <n>', 'only if it is of this attempt').argParser(whole(1)))
+    .action(act((name: string, options: ArtifactsOptions) => artifacts(name, options)));
   onCluster(program, 'cancel <name>')
     .description('end a CiJob; its log and outcome are kept')
     .action(act((name: string, options: ClusterFlags) => cancel(name, options)));
@@ -77,6 +78,16 @@ function onCluster(program: Command, usage: string): Command {
     .option('--kubeconfig <file>', 'cluster to talk to; default: $KUBECONFIG, ~/.kube/config')
     .option('--context <name>', 'context of the kubeconfig')
     .option('-n, --namespace <name>', "default: the context's");
+}
+
+function toLogServer(command: Command): Command {
+  return command
+    .option('--server <url>', "the controller's log server; default: $CIJOB_LOG_SERVER")
+    .option(
+      '--certificate-authority <file>',
+      "authority of the log server's certificate, PEM, beside the usual ones and the cluster's; default: $CIJOB_LOG_CA",
+    )
+    .option('--tls-server-name <name>', "name in the log server's certificate, if not that of the URL");
 }
 
 function output(formats: readonly string[], usual: string): Option {

@@ -117,11 +117,11 @@ export async function controller(options: ControllerOptions): Promise<number> {
       onDropped: () => metrics.eventsDropped.increment({}),
       onError: (err) => log.debug({ err }, 'an Event was not written'),
     });
-    const live = await logs?.lead(() => cluster);
+    const kept = await logs?.lead(() => cluster);
     const pool: HostPool = new HostPool({
       controllerId,
       clock,
-      ...(live ? { logs: live } : {}),
+      ...kept,
       readKey: async ({ name: secret, key }) => {
         const value = await readSecret(client, namespace, secret, key);
         if (value === undefined) {

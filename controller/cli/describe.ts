@@ -53,6 +53,9 @@ export function description(job: CiJob, project: string | undefined, now: number
     ...(failure
       ? [['Failure:', `${failure.class}: ${failure.reason}: ${printableLine(failure.message)}`]]
       : []),
+    ...(status.artifacts
+      ? [['Artifacts:', `${status.artifacts.files} files, ${status.artifacts.bytes} bytes`]]
+      : []),
     ...(status.log
       ? [['Log:', `${status.log.bytes} bytes${status.log.truncated ? ', cut short' : ''}`]]
       : []),

@@ -1,4 +1,3 @@
-import { stripVTControlCharacters } from 'node:util';
 import type { CiJob } from '../api/cijob.ts';
 import { findCondition } from '../api/conditions.ts';
 import { systemClock } from '../clock.ts';

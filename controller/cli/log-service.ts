@@ -1,7 +1,8 @@
 import type { CiJob } from '../api/cijob.ts';
 import type { CiJobStatus } from '../api/cijob-status.ts';
 import type { Clock } from '../clock.ts';
-import { LiveLogs } from '../hosts/live-logs.ts';
+import { Artifacts } from '../hosts/artifacts.ts';
+import { LiveLogs, type LogSource } from '../hosts/live-logs.ts';
 import { AccessReview } from '../kube/access-review.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { serveLogs, type LogServer, type ServedLogs } from '../kube/log-server.ts';
@@ -16,6 +17,7 @@ export interface LogOptions {
   logDir?: string;
   logMaxBytes: number;
   logTotalBytes: number;
+  artifactsMaxBytes: number;
   logAddress: string;
   tlsCert?: string;
   tlsKey?: string;
@@ -95,11 +97,12 @@ export class LogService {
   }
 
   /** Opens the directory, now that nobody else writes there. Returns what feeds it. */
-  async lead(cluster: () => JobsOfCluster): Promise<LiveLogs> {
-    const { logDir = '', logMaxBytes, logTotalBytes } = this.#options;
+  async lead(cluster: () => JobsOfCluster): Promise<{ logs: LiveLogs; artifacts: Artifacts }> {
+    const { logDir = '', logMaxBytes, logTotalBytes, artifactsMaxBytes } = this.#options;
     const store = await LogStore.open({
       directory: logDir,
       maxBytes: logMaxBytes,
+      maxArchiveBytes: artifactsMaxBytes,
       totalBytes: logTotalBytes,
       clock: this.#clock,
       isLive: (name) => {
@@ -110,10 +113,12 @@ export class LogService {
       onError: (what, err) => this.#log.warn({ err }, what),
     });
     this.#store = store;
-    return new LiveLogs({
+    const logs = new LiveLogs({
       size: (log) => store.size(log),
       write: (log, offset, chunk) => store.write(log, offset, chunk),
     });
+    const sink = { begin: (log: LogSource, end: Buffer) => store.beginArchive(log, end) };
+    return { logs, artifacts: new Artifacts(sink, this.#clock) };
   }
 
   /** Takes note of a job's new status: an attempt that is over has its whole log. */
@@ -142,6 +147,11 @@ export class LogService {
       },
       read: (log, offset, length) => store.read(log, offset, length),
       changed: (uid) => store.changed(uid),
+      artifacts: {
+        size: (log) => store.archiveSize(log),
+        attempt: (uid) => store.archivedAttempt(uid),
+        read: (log, offset, length) => store.readArchive(log, offset, length),
+      },
     };
     await this.#sweep(cluster, store);
   }

@@ -51,12 +51,16 @@ const Status = z.object({ kind: z.literal('Status'), message: z.string().max(409
 const silenceTimeout = 30_000;
 const maxStatusBytes = 64 * 1024;
 
-/** Opens a log. Rejects with {@link LogRefused}, or the system's error when nobody can be reached. */
-export async function openLog(access: LogServerAccess, query: LogQuery): Promise<LogStream> {
+/** Opens a log, or the archive of artifacts. Rejects with {@link LogRefused}, or the system's error when nobody can be reached. */
+export async function openLog(
+  access: LogServerAccess,
+  query: LogQuery,
+  subresource: 'log' | 'artifacts' = 'log',
+): Promise<LogStream> {
   const { url, token, authorities, serverName } = access;
   const { namespace, name, uid, follow, offset, attempt } = query;
   const target = new URL(url);
-  target.pathname = `${url.pathname.replace(/\/$/, '')}/apis/ci.pikaci.dev/v1alpha1/namespaces/${namespace}/cijobs/${name}/log`;
+  target.pathname = `${url.pathname.replace(/\/$/, '')}/apis/ci.pikaci.dev/v1alpha1/namespaces/${namespace}/cijobs/${name}/${subresource}`;
   target.search = new URLSearchParams({
     ...{ uid, follow: String(follow), offset: String(offset) },
     ...(attempt === undefined ? {} : { attempt: String(attempt) }),

@@ -9,13 +9,17 @@ import { getJob, Unable, withCluster, type Cluster, type ClusterFlags } from './
 import { UsageError } from './input.ts';
 import { LogRefused, openLog, type LogQuery, type LogServerAccess } from './log-stream.ts';
 
-export interface LogsOptions extends ClusterFlags {
-  follow?: boolean;
-  offset: number;
-  attempt?: number;
+/** Flags that say how to reach the log server. */
+export interface ServerFlags {
   server?: string;
   certificateAuthority?: string;
   tlsServerName?: string;
+}
+
+export interface LogsOptions extends ClusterFlags, ServerFlags {
+  follow?: boolean;
+  offset: number;
+  attempt?: number;
 }
 
 /** How long a server that was there may be away, in milliseconds: a controller restarts, or another takes over. */
@@ -48,7 +52,7 @@ export async function logs(name: string, options: LogsOptions): Promise<number> 
 class Interrupted extends Error {}
 
 /** How to reach the log server, or why it cannot be. */
-async function accessOf(config: KubeConfig, options: LogsOptions): Promise<LogServerAccess | string> {
+export async function accessOf(config: KubeConfig, options: ServerFlags): Promise<LogServerAccess | string> {
   const { certificateAuthority, tlsServerName } = options;
   const server = options.server ?? process.env['CIJOB_LOG_SERVER'];
   if (server === undefined || server === '') return 'no log server is named (--server or CIJOB_LOG_SERVER)';

@@ -154,7 +154,7 @@ function changes(job: CiJob, resolved: Resolved, storagePool: string): Command[]
     ...(job.spec.instance.type === 'VirtualMachine' ? [{ verb: 'probe', instance } as const] : []),
     // Only the names of variables are ever printed.
     { ...launch, environment: { ...names, ...launch.environment } },
-    { verb: 'collect', instance },
+    { verb: 'collect', instance, artifacts: job.spec.artifacts },
     { verb: 'stop', instance, uid },
     { verb: 'delete', instance, uid },
   ];

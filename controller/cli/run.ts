@@ -1,8 +1,11 @@
+import { join } from 'node:path';
 import type { CiJobStatus } from '../api/cijob-status.ts';
 import { systemClock } from '../clock.ts';
+import { Artifacts } from '../hosts/artifacts.ts';
 import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';
 import { printable } from '../printable.ts';
+import { FileDraft } from '../logs/archive-file.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
@@ -14,6 +17,8 @@ export interface RunOptions {
   host: string[];
   identity?: string;
   output: 'text' | 'json';
+  /** Directory for the archives of artifacts. */
+  artifacts?: string;
   quiet?: boolean;
   verbose?: boolean;
 }
@@ -40,6 +45,7 @@ export async function run(options: RunOptions): Promise<number> {
     input,
     identity: options.identity,
     ...(severalJobs ? {} : { logs }),
+    ...(options.artifacts === undefined ? {} : { artifacts: saveIn(options.artifacts, say) }),
     say,
     onJob(key) {
       const { store } = standalone;
@@ -86,6 +92,22 @@ export async function run(options: RunOptions): Promise<number> {
     stopListening();
     await standalone.close();
   }
+}
+
+/** Saves archives as NAME.tar.gz, each in place of what an earlier attempt or run has left. */
+function saveIn(directory: string, say: (line: string) => void): Artifacts {
+  const room = {
+    take: () => Promise.resolve(true),
+    give: () => undefined,
+    keep: () => Promise.resolve(),
+  };
+  const begin = ({ name }: { name: string }, end: Buffer) => {
+    const path = join(directory, `${name}.tar.gz`);
+    const onError = (error: unknown) =>
+      say(`${path}: ${error instanceof Error ? error.message : String(error)}`);
+    return FileDraft.begin(path, end, { ...room, onError });
+  };
+  return new Artifacts({ begin }, systemClock);
 }
 
 function onInterrupt(handle: (times: number) => void): () => void {

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { systemClock } from '../clock.ts';
+import type { Artifacts } from '../hosts/artifacts.ts';
 import type { LiveLogs } from '../hosts/live-logs.ts';
 import { HostPool } from '../hosts/pool.ts';
 import { Engine } from '../reconcile/engine.ts';
@@ -14,6 +15,7 @@ export interface StandaloneOptions {
   /** File with the private key for hosts that are reached through SSH. */
   identity?: string | undefined;
   logs?: LiveLogs | undefined;
+  artifacts?: Artifacts | undefined;
   observer: Observer;
   /** A job was stored, changed or deleted. */
   onJob: (key: string) => void;
@@ -36,7 +38,7 @@ export class Standalone {
   #hostChanged: (host: string) => void = () => undefined;
 
   constructor(options: StandaloneOptions) {
-    const { input, observer, logs, say } = options;
+    const { input, observer, logs, artifacts, say } = options;
     this.#options = options;
     this.store = new MemoryStore((key) => {
       this.engine.wake(key);
@@ -51,6 +53,7 @@ export class Standalone {
       clock: systemClock,
       readKey: (reference) => this.#readKey(reference),
       ...(logs ? { logs } : {}),
+      ...(artifacts ? { artifacts } : {}),
       onAdmitted: (key) => this.engine.wake(key),
       events: {
         changed: (host, instance) => {

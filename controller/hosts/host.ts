@@ -7,6 +7,7 @@ import { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import type { Reconfigured } from '../incus/reconfigured.ts';
 import { SshError } from '../ssh/errors.ts';
+import type { Artifacts } from './artifacts.ts';
 import { openLink, type Link, type ReadKey } from './link.ts';
 import type { LiveLogs } from './live-logs.ts';
 import { perform } from './perform.ts';
@@ -56,6 +57,7 @@ export interface HostOptions {
   clock: Clock;
   events: HostEvents;
   logs?: LiveLogs | undefined;
+  artifacts?: Artifacts | undefined;
 }
 
 const shortestBackoff = 500;
@@ -151,6 +153,7 @@ export class Host {
       grants: this.#spec,
       controllerId: this.#options.controllerId,
       logs: this.#options.logs,
+      artifacts: this.#options.artifacts,
     });
   }
 

@@ -7,6 +7,7 @@ import type { CommandOutcome } from '../incus/outcome.ts';
 import { SshError } from '../ssh/errors.ts';
 import { refusalByGrants, type Grants } from './grants.ts';
 import type { Link } from './link.ts';
+import type { Artifacts } from './artifacts.ts';
 import { logSourceOf, type LiveLogs } from './live-logs.ts';
 import { resolveSource } from './sources.ts';
 import type { Watch } from './watch.ts';
@@ -26,6 +27,8 @@ export interface Ground {
   controllerId: string;
   /** Where the logs of guests go while and after they are written. */
   logs: LiveLogs | undefined;
+  /** Keeps what jobs leave. */
+  artifacts: Artifacts | undefined;
 }
 
 /** A result is some hundred bytes; one larger than this is none. */
@@ -136,21 +139,22 @@ async function create(
 }
 
 async function collect(
-  { instance, logBytes = logTailBytes }: Extract<Command, { verb: 'collect' }>,
-  { client, inventory, host, logs }: Ground,
+  { instance, logBytes = logTailBytes, artifacts: globs }: Extract<Command, { verb: 'collect' }>,
+  { client, inventory, host, logs, artifacts: keeper }: Ground,
 ): Promise<CommandOutcome> {
   const source = logSourceOf(inventory.get(instance));
-  const [result, log] = await Promise.all([
+  const [result, log, , artifacts] = await Promise.all([
     client.readFile(instance, resultPath, { first: maxResultBytes }),
     client.readFile(instance, logPath, { last: logBytes }),
     source && logs?.finish(host, client, source),
+    source && globs.length > 0 ? keeper?.collect(host, client, source, globs) : undefined,
   ]);
-  return { kind: 'collected', collected: { result, log } };
+  return { kind: 'collected', collected: { result, log, artifacts } };
 }
 
 async function remove(
   command: Extract<Command, { verb: 'stop' | 'delete' }>,
-  { client, watch, inventory, project, controllerId, logs }: Ground,
+  { client, watch, inventory, project, controllerId, logs, artifacts }: Ground,
 ): Promise<CommandOutcome> {
   const name = command.instance;
   await watch.refresh(name);
@@ -164,7 +168,10 @@ async function remove(
     };
   }
   if (command.verb === 'stop' && current.status === 'Stopped') return { kind: 'done' };
-  if (command.verb === 'delete') logs?.forget(name);
+  if (command.verb === 'delete') {
+    logs?.forget(name);
+    artifacts?.forget(name);
+  }
   const operation = await client.start(requestOf(command, project));
   const ended = await watch.operationEnd(operation);
   // Stopped or gone meanwhile is what we wanted: what is there now decides, not why the operation failed.

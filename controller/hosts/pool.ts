@@ -5,6 +5,7 @@ import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { byRank, fit, type Demand, type Fit, type Offer } from './admission.ts';
+import type { Artifacts } from './artifacts.ts';
 import { Breaker } from './breaker.ts';
 import { Host, type HostEvents, type HostState } from './host.ts';
 import type { LiveLogs } from './live-logs.ts';
@@ -28,6 +29,7 @@ export interface PoolOptions {
   clock: Clock;
   events: HostEvents;
   logs?: LiveLogs;
+  artifacts?: Artifacts;
   /** Called with the key of a job that waited and now has a slot. */
   onAdmitted: (key: string) => void;
 }
@@ -70,8 +72,9 @@ export class HostPool {
     if (known?.host.update(resource.spec)) {
       known.resource = resource;
     } else {
-      const { controllerId, readKey, clock, events, logs } = this.#options;
-      const host = new Host({ name, spec: resource.spec, controllerId, readKey, clock, events, logs });
+      const { controllerId, readKey, clock, events, logs, artifacts } = this.#options;
+      const { spec } = resource;
+      const host = new Host({ name, spec, controllerId, readKey, clock, events, logs, artifacts });
       this.#hosts.set(name, { host, resource, breaker: new Breaker() });
       await known?.host.close();
     }

@@ -28,6 +28,13 @@ const maxList = 64 * 1024 * kibibyte;
 export type GuestFile =
   { kind: 'file'; size: number; bytes: Buffer } | { kind: 'missing' } | { kind: 'unreadable'; what: string };
 
+/** What a path in a guest is. A FIFO, a socket and a device show as files without content. */
+export interface GuestStat {
+  /** `file`, `directory`, `symlink`, or whatever else Incus says. */
+  type: string;
+  size: number;
+}
+
 /** Which part of a file to read: its first or its last bytes. */
 export type Part = { first: number } | { last: number };
 
@@ -111,21 +118,28 @@ export class IncusClient {
     return parse(Operation, envelope.metadata, request);
   }
 
+  /** What a path of a guest is, without following it if it is a link; undefined when there is nothing. */
+  async stat(instance: string, path: string, signal?: AbortSignal): Promise<GuestStat | undefined> {
+    const url = filePath(this.#project, instance, path);
+    const { status, headers } = await this.#raw({ method: 'HEAD', path: url, signal }, 0);
+    if (status === 404) return undefined;
+    // An answer to HEAD has no body that could say more.
+    if (status >= 400) throw new IncusError(kindOfStatus(status), `reading ${path}: HTTP ${status}`, status);
+    const size = Number(headers['content-length'] ?? 0);
+    return { type: header(headers['x-incus-type']) ?? 'unknown', size: size > 0 ? size : 0 };
+  }
+
   /**
    * Reads a file of a guest. HEAD comes first, because a GET of a FIFO never returns and leaves Incus's file server
    * stuck (measured on 6.0.4), and a FIFO shows as an empty file there: nothing without content is read.
    */
   async readFile(instance: string, path: string, part: Part): Promise<GuestFile> {
-    const url = filePath(this.#project, instance, path);
-    const head = await this.#raw({ method: 'HEAD', path: url }, 0);
-    if (head.status === 404) return { kind: 'missing' };
-    // An answer to HEAD has no body that could say more.
-    if (head.status >= 400)
-      throw new IncusError(kindOfStatus(head.status), `reading ${path}: HTTP ${head.status}`, head.status);
-    const what = header(head.headers['x-incus-type']) ?? 'unknown';
-    const size = Number(head.headers['content-length'] ?? 0);
+    const found = await this.stat(instance, path);
+    if (!found) return { kind: 'missing' };
+    const { type: what, size } = found;
     if (what !== 'file') return { kind: 'unreadable', what };
-    if (!(size > 0)) return { kind: 'file', size: 0, bytes: Buffer.alloc(0) };
+    if (size === 0) return { kind: 'file', size: 0, bytes: Buffer.alloc(0) };
+    const url = filePath(this.#project, instance, path);
     const limit = 'first' in part ? part.first : part.last;
     const range = 'first' in part ? `bytes=0-${limit - 1}` : `bytes=-${limit}`;
     const got = await this.#raw({ method: 'GET', path: url, headers: { range } }, limit);
@@ -134,30 +148,54 @@ export class IncusClient {
     return { kind: 'file', size: Math.max(size, got.body.length), bytes: got.body };
   }
 
-  /** Opens a file of a guest from byte `offset` on, as a stream; undefined when there is nothing there (yet). */
+  /** A file of a guest from byte `offset` on, as a stream; undefined when there is nothing there (yet). */
   async openFile(
     instance: string,
     path: string,
     offset: number,
     signal?: AbortSignal,
   ): Promise<IncomingMessage | undefined> {
+    const found = await this.stat(instance, path);
+    if (found?.type !== 'file' || found.size <= offset) return undefined;
+    return this.openRange(instance, path, offset, found.size, signal);
+  }
+
+  /**
+   * The bytes from `from` up to `to` of what {@link stat} has shown to be a file with that much content, as a stream.
+   * Fewer when it has shrunk since; undefined when it is not there any more, or has become something else.
+   */
+  async openRange(
+    instance: string,
+    path: string,
+    from: number,
+    to: number,
+    signal?: AbortSignal,
+  ): Promise<IncomingMessage | undefined> {
     const url = filePath(this.#project, instance, path);
-    const head = await this.#raw({ method: 'HEAD', path: url }, 0);
-    const size = Number(head.headers['content-length'] ?? 0);
-    if (head.status !== 200 || header(head.headers['x-incus-type']) !== 'file' || size <= offset)
-      return undefined;
     this.#onRequest('GET', url);
     const reply = await this.#pipe.open({
       method: 'GET',
       path: url,
-      headers: { range: `bytes=${offset}-${size - 1}` },
+      headers: { range: `bytes=${from}-${to - 1}` },
       signal,
       maxBytes: 0,
       timeout: answerTimeout,
     });
-    if (reply.statusCode === 206 || (reply.statusCode === 200 && offset === 0)) return reply;
+    const isFile = header(reply.headers['x-incus-type']) === 'file';
+    if (isFile && (reply.statusCode === 206 || (reply.statusCode === 200 && from === 0))) return reply;
     reply.destroy();
     return undefined;
+  }
+
+  /** The names in what {@link stat} has shown to be a directory; none when it is none any more. */
+  async list(instance: string, path: string, signal?: AbortSignal): Promise<string[]> {
+    const url = filePath(this.#project, instance, path);
+    const got = await this.#raw({ method: 'GET', path: url, signal }, maxAnswer);
+    if (got.status === 404) return [];
+    if (got.status !== 200) throw errorOf(got.status, got.body, url);
+    if (header(got.headers['x-incus-type']) !== 'directory') return [];
+    const names = parse(Envelope, jsonOf(got.body), { method: 'GET', path: url }).metadata;
+    return parse(z.array(z.string()), names, { method: 'GET', path: url });
   }
 
   /** Opens the stream of lifecycle and operation events. */
@@ -190,7 +228,7 @@ export class IncusClient {
     return parse(Envelope, jsonOf(reply.body), request);
   }
 
-  #raw(request: Pick<HttpRequest, 'method' | 'path' | 'body' | 'headers'>, maxBytes: number) {
+  #raw(request: Pick<HttpRequest, 'method' | 'path' | 'body' | 'headers' | 'signal'>, maxBytes: number) {
     this.#onRequest(request.method, request.path);
     return this.#pipe.request({ ...request, maxBytes, timeout: answerTimeout });
   }

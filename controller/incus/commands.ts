@@ -21,7 +21,7 @@ export interface InstanceDefinition {
  * - create: make the instance with devices and config, and start it, in one request.
  * - launch: run the guest's runner; the runner itself runs the job's command at most once.
  * - probe: does the agent of a booting VM answer yet? (Containers need no probe.)
- * - collect: read result and log.
+ * - collect: read result and log, and keep the files that `artifacts` matches (hosts/globs.ts).
  * - read: ask for the instance itself, where what lists and events tell of it may be old. Changes nothing.
  * - stop: force it. The job is over or called off by then.
  * - delete: remove it.
@@ -44,7 +44,7 @@ export type Command =
     }
   | { verb: 'probe'; instance: string }
   /** `logBytes`: how much of the log's end to read, where an excerpt's worth is not enough. */
-  | { verb: 'collect'; instance: string; logBytes?: number }
+  | { verb: 'collect'; instance: string; artifacts: readonly string[]; logBytes?: number }
   | { verb: 'read'; instance: string }
   /** `uid` is the job's: an instance that carries another is left alone. */
   | { verb: 'stop'; instance: string; uid: string }
@@ -56,6 +56,8 @@ type Request = Pick<HttpRequest, 'method' | 'path' | 'body'>;
 
 export const resultPath = '/artifacts/result.json';
 export const logPath = '/artifacts/guest.log';
+/** Where a command leaves what is to be kept. */
+export const artifactsPath = '/artifacts';
 
 /** Path of one instance, or of something below it, with the project. */
 export function instancePath(project: string, instance: string, below = '', query = ''): string {
@@ -137,7 +139,12 @@ export function commandLines(command: Command, project: string): string[] {
     case 'probe':
       return [['incus', 'query', instancePath(project, name, '/state')].map(quote).join(' ')];
     case 'collect':
-      return [resultPath, logPath].map((path) => incus('file', 'pull', `${name}${path}`, '-'));
+      return [
+        ...[resultPath, logPath].map((path) => incus('file', 'pull', `${name}${path}`, '-')),
+        ...(command.artifacts.length === 0
+          ? []
+          : [incus('file', 'pull', '--recursive', `${name}${artifactsPath}`, '.')]),
+      ];
     case 'read':
       return [incus('config', 'show', name)];
     case 'stop':

@@ -6,6 +6,19 @@ export interface Collected {
   result: GuestFile;
   /** The end of `/artifacts/guest.log`, and the size of the whole. */
   log: GuestFile;
+  /** The archive that was kept of the job's artifacts; undefined when none was. */
+  artifacts?: ArchiveSummary | undefined;
+}
+
+/** What is to say of an archive of artifacts. */
+export interface ArchiveSummary {
+  files: number;
+  /** Size of the archive. */
+  bytes: number;
+  /** Names that match and are not in it. */
+  skipped: number;
+  /** A limit was reached: not all that matches is in it. */
+  truncated: boolean;
 }
 
 /** What became of a command. */

@@ -1,7 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 
-/** `GET /apis/ci.pikaci.dev/v1alpha1/namespaces/NS/cijobs/NAME/log`, parsed. */
+/** `GET /apis/ci.pikaci.dev/v1alpha1/namespaces/NS/cijobs/NAME/log` or `…/artifacts`, parsed. */
 export interface LogRequest {
+  /** What is asked for of the CiJob: a right of its own in RBAC. */
+  subresource: 'log' | 'artifacts';
   namespace: string;
   name: string;
   follow: boolean;
@@ -29,26 +31,27 @@ export class Refusal extends Error {
 }
 
 const logPath =
-  /^\/apis\/ci\.pikaci\.dev\/v1alpha1\/namespaces\/([a-z0-9-]{1,63})\/cijobs\/([a-z0-9.-]{1,253})\/log$/;
+  /^\/apis\/ci\.pikaci\.dev\/v1alpha1\/namespaces\/([a-z0-9-]{1,63})\/cijobs\/([a-z0-9.-]{1,253})\/(log|artifacts)$/;
 
 /** @throws Refusal */
 export function parseLogRequest(request: IncomingMessage): LogRequest {
   const [path = '', search = ''] = (request.url ?? '').split('?', 2);
-  const [, namespace, name] = logPath.exec(path) ?? [];
+  const [, namespace, name, subresource] = logPath.exec(path) ?? [];
   if (namespace === undefined || name === undefined) {
     throw new Refusal(
       404,
       'NotFound',
-      'there is only /apis/ci.pikaci.dev/v1alpha1/namespaces/NAMESPACE/cijobs/NAME/log',
+      'there is only /apis/ci.pikaci.dev/v1alpha1/namespaces/NAMESPACE/cijobs/NAME/log and /artifacts',
     );
   }
   if (request.method !== 'GET') {
-    throw new Refusal(405, 'MethodNotAllowed', 'a log can only be read', { Allow: 'GET' });
+    throw new Refusal(405, 'MethodNotAllowed', 'logs and artifacts can only be read', { Allow: 'GET' });
   }
   const query = new URLSearchParams(search);
   const follow = query.get('follow') ?? 'false';
   if (follow !== 'true' && follow !== 'false') throw bad('follow must be true or false');
   return {
+    subresource: subresource === 'artifacts' ? 'artifacts' : 'log',
     namespace,
     name,
     follow: follow === 'true',

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
@@ -8,7 +7,9 @@ import { sleep, type Clock } from '../clock.ts';
 import type { AccessReview, UserInfo } from './access-review.ts';
 import { parseLogRequest, Refusal, refuse, tokenOf, unauthorized, type LogRequest } from './log-request.ts';
 import { TokenBuckets } from './token-buckets.ts';
+import { sendArtifacts, type ServedArtifacts } from './artifact-answer.ts';
 import { followKeyFiles, readKeyMaterial, type KeyFiles } from './serving-certificate.ts';
+import { drained, pieceBytes } from './slow-reader.ts';
 
 interface LogName {
   namespace: string;
@@ -30,6 +31,7 @@ export interface ServedLogs {
   read(log: LogName, offset: number, length: number): Promise<Buffer>;
   /** Resolves when a look at the CiJob's log is worth while again. */
   changed(uid: string): Promise<undefined>;
+  artifacts: ServedArtifacts;
 }
 
 export interface LogServerOptions {
@@ -60,17 +62,14 @@ const unknownTokens = { burst: 20, intervalMs: 1_000 };
 const mostAddresses = 4096;
 /** Streams of one user at once. */
 const maxStreams = 32;
-/** Bytes read and sent at a time. */
-const pieceBytes = 128 * 1024;
-/** A reader that takes nothing for so long is cut off, in milliseconds. */
-const stallTimeout = 10 * 60_000;
 /** Who follows a log is asked for anew so often: rights are taken away. */
 const reviewInterval = 60_000;
 /** The longest time between two looks at a log that is followed. */
 const lookInterval = 1_000;
 
 /**
- * Serves logs over HTTPS to whoever the cluster's RBAC lets `get` the subresource `cijobs/log`.
+ * Serves logs over HTTPS to whoever the cluster's RBAC lets `get` the subresource `cijobs/log`, and archives of
+ * artifacts to whoever it lets `get` `cijobs/artifacts`.
  *
  * @throws The system's error when the address or the certificate cannot be used.
  */
@@ -185,13 +184,13 @@ function known(user: UserInfo | undefined): UserInfo {
 }
 
 async function authorize(options: LogServerOptions, user: UserInfo, wanted: LogRequest): Promise<void> {
-  const what = { group, version, resource: 'cijobs', subresource: 'log', verb: 'get' };
-  if (!(await options.review.isAllowed(user, { ...what, namespace: wanted.namespace, name: wanted.name }))) {
-    const { namespace, name } = wanted;
+  const { namespace, name, subresource } = wanted;
+  const what = { group, version, resource: 'cijobs', subresource, verb: 'get' };
+  if (!(await options.review.isAllowed(user, { ...what, namespace, name }))) {
     throw new Refusal(
       403,
       'Forbidden',
-      `cijobs.${group} "${name}" is forbidden: User "${user.username}" cannot get resource "cijobs/log" in API group "${group}" in the namespace "${namespace}"`,
+      `cijobs.${group} "${name}" is forbidden: User "${user.username}" cannot get resource "cijobs/${subresource}" in API group "${group}" in the namespace "${namespace}"`,
     );
   }
 }
@@ -208,6 +207,13 @@ async function send(
     throw new Refusal(503, 'ServiceUnavailable', 'another controller leads, and has the logs: ask again', {
       'Retry-After': '5',
     });
+  }
+  if (wanted.subresource === 'artifacts') {
+    const job = jobOf(logs, wanted);
+    const { namespace, name } = wanted;
+    const isLive = (attempt: number) => logs.isLive({ namespace, name, uid: job.metadata.uid, attempt });
+    await sendArtifacts(logs.artifacts, job, wanted, isLive, response, options.clock);
+    return;
   }
   const log = choose(logs, wanted);
   const closed = new Promise<'closed'>((resolve) => response.once('close', () => resolve('closed')));
@@ -241,7 +247,7 @@ async function send(
       const piece = await logs.read(log, offset, Math.min(pieceBytes, end - offset));
       if (piece.length === 0) throw new Error('the log was removed while it was read');
       offset += piece.length;
-      if (!response.write(piece)) await drained(options, response, closed);
+      if (!response.write(piece)) await drained(options.clock, response, closed);
       if (response.destroyed) return;
     }
     if (!wanted.follow || !live) break;
@@ -252,30 +258,10 @@ async function send(
   response.end();
 }
 
-async function drained(
-  { clock }: LogServerOptions,
-  response: ServerResponse,
-  closed: Promise<unknown>,
-): Promise<void> {
-  const stalled = new AbortController();
-  const timeout = sleep(clock, stallTimeout, stalled.signal).then(() => {
-    throw new Error('the reader takes nothing');
-  });
-  timeout.catch(() => undefined);
-  try {
-    await Promise.race([once(response, 'drain', { signal: stalled.signal }), closed, timeout]);
-  } finally {
-    stalled.abort();
-  }
-}
-
 /** Which log is meant. @throws Refusal when there is none, and never will be. */
-function choose(logs: ServedLogs, { namespace, name, uid, attempt, follow }: LogRequest): LogName {
-  const job = logs.job(namespace, name);
-  if (!job) throw new Refusal(404, 'NotFound', `cijobs.${group} "${name}" not found`);
-  if (uid !== undefined && uid !== job.metadata.uid) {
-    throw new Refusal(410, 'Gone', `cijobs.${group} "${name}" was replaced: its uid is not ${uid} any more`);
-  }
+function choose(logs: ServedLogs, wanted: LogRequest): LogName {
+  const { namespace, name, attempt, follow } = wanted;
+  const job = jobOf(logs, wanted);
   const of = { namespace, name, uid: job.metadata.uid };
   const { status } = job;
   const current = { ...of, attempt: attempt ?? status?.attempt ?? 1 };
@@ -291,4 +277,14 @@ function choose(logs: ServedLogs, { namespace, name, uid, attempt, follow }: Log
     throw new Refusal(410, 'Gone', `the log of cijobs.${group} "${name}" is not kept any more`);
   }
   throw new Refusal(404, 'NotFound', `cijobs.${group} "${name}" ended without a log`);
+}
+
+/** The CiJob that is meant. @throws Refusal when there is none, or it was replaced. */
+function jobOf(logs: ServedLogs, { namespace, name, uid }: LogRequest): CiJob {
+  const job = logs.job(namespace, name);
+  if (!job) throw new Refusal(404, 'NotFound', `cijobs.${group} "${name}" not found`);
+  if (uid !== undefined && uid !== job.metadata.uid) {
+    throw new Refusal(410, 'Gone', `cijobs.${group} "${name}" was replaced: its uid is not ${uid} any more`);
+  }
+  return job;
 }

@@ -1,16 +1,20 @@
 import { constants } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm, rmdir, stat, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { attemptOf, directoryOf, fileOf, isSafe, type JobName, type LogName } from './log-name.ts';
+import { isDraft } from './archive-file.ts';
+import { attemptOf, directoryOf, fileOf, isSafe, type JobName, type Kind, type LogName } from './log-name.ts';
 
 /*
  * Logs as files: ROOT/NAMESPACE/NAME/UID/ATTEMPT.log, and the attempts that were cut short in meta.json beside them.
+ * The archive of an attempt's artifacts is ATTEMPT.tar.gz.
  */
 
 /** What is found of one CiJob. */
 export interface StoredLogs extends JobName {
   /** Bytes of each attempt's log. */
   sizes: Map<number, number>;
+  /** Bytes of each attempt's archive. */
+  archives: Map<number, number>;
   /** Attempts whose log is not whole: a limit was reached. */
   truncated: Set<number>;
   /** When the newest of the files was last written, in milliseconds since the epoch. */
@@ -19,7 +23,7 @@ export interface StoredLogs extends JobName {
 
 const metaFile = 'meta.json';
 
-/** Reads what is there. Files that are not ours are left alone. */
+/** Reads what is there, and removes what a process that was killed had not finished. Files that are not ours are left alone. */
 export async function scan(root: string): Promise<StoredLogs[]> {
   await mkdir(root, { recursive: true, mode: 0o700 });
   const found: StoredLogs[] = [];
@@ -36,16 +40,27 @@ export async function scan(root: string): Promise<StoredLogs[]> {
 
 async function scanJob(root: string, job: JobName): Promise<StoredLogs> {
   const directory = directoryOf(root, job);
-  const logs: StoredLogs = { ...job, sizes: new Map(), truncated: new Set(), writtenAt: 0 };
+  const logs = blankLogs(job, 0);
   for (const file of await readdir(directory)) {
-    const attempt = attemptOf(file);
-    if (attempt === undefined) continue;
+    if (isDraft(file)) await unlink(join(directory, file));
+    const found = attemptOf(file);
+    if (!found) continue;
     const { size, mtimeMs } = await stat(join(directory, file));
-    logs.sizes.set(attempt, size);
+    (found.kind === 'log' ? logs.sizes : logs.archives).set(found.attempt, size);
     logs.writtenAt = Math.max(logs.writtenAt, mtimeMs);
   }
   logs.truncated = await readTruncated(join(directory, metaFile));
   return logs;
+}
+
+/** Nothing is there yet. */
+export function blankLogs({ namespace, name, uid }: JobName, writtenAt: number): StoredLogs {
+  return {
+    ...{ namespace, name, uid, writtenAt },
+    sizes: new Map(),
+    archives: new Map(),
+    truncated: new Set(),
+  };
 }
 
 async function directories(path: string): Promise<string[]> {
@@ -98,8 +113,14 @@ export async function writeAt(root: string, log: LogName, offset: number, bytes:
 }
 
 /** Up to `length` bytes from `offset` on; fewer at the end of the file. Rejects with ENOENT when there is none. */
-export async function readAt(root: string, log: LogName, offset: number, length: number): Promise<Buffer> {
-  const file = await open(fileOf(root, log), 'r');
+export async function readAt(
+  root: string,
+  log: LogName,
+  offset: number,
+  length: number,
+  kind: Kind = 'log',
+): Promise<Buffer> {
+  const file = await open(fileOf(root, log, kind), 'r');
   try {
     const buffer = Buffer.alloc(length);
     const { bytesRead } = await file.read(buffer, 0, length, offset);
@@ -118,11 +139,11 @@ export async function sizeOf(root: string, log: LogName): Promise<number> {
   }
 }
 
-export async function removeLog(root: string, log: LogName): Promise<void> {
-  await unlink(fileOf(root, log));
+export async function removeFile(root: string, log: LogName, kind: Kind): Promise<void> {
+  await unlink(fileOf(root, log, kind));
 }
 
-/** Removes all of a CiJob's logs, and the directories above that are empty then. */
+/** Removes all that is kept of a CiJob, and the directories above that are empty then. */
 export async function removeJob(root: string, job: JobName): Promise<void> {
   const directory = directoryOf(root, job);
   await rm(directory, { recursive: true, force: true });

@@ -15,7 +15,7 @@ export type JobName = Omit<LogName, 'attempt'>;
 /** A DNS subdomain, as names of objects are: no slash, and never `.` or `..`. */
 const objectName = /^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/;
 const uidShape = /^[A-Za-z0-9](?:[A-Za-z0-9-]{0,62}[A-Za-z0-9])?$/;
-const logFile = /^([1-9]\d{0,2})\.log$/;
+const attemptFile = /^([1-9]\d{0,2})\.(log|tar\.gz)$/;
 
 /** Whether every part of the name can stand in a path. */
 export function isSafe({ namespace, name, uid }: JobName): boolean {
@@ -32,12 +32,15 @@ export function directoryOf(root: string, job: JobName): string {
   return join(root, job.namespace, job.name, job.uid);
 }
 
-export function fileOf(root: string, log: LogName): string {
-  return join(directoryOf(root, log), `${log.attempt}.log`);
+/** What is kept of an attempt: its log, and the archive of its artifacts. */
+export type Kind = 'log' | 'tar.gz';
+
+export function fileOf(root: string, log: LogName, kind: Kind = 'log'): string {
+  return join(directoryOf(root, log), `${log.attempt}.${kind}`);
 }
 
-/** The attempt that a file's name tells; undefined for any other file. */
-export function attemptOf(file: string): number | undefined {
-  const digits = logFile.exec(file)?.[1];
-  return digits === undefined ? undefined : Number(digits);
+/** The attempt that a file's name tells, and what of it is there; undefined for any other file. */
+export function attemptOf(file: string): { attempt: number; kind: Kind } | undefined {
+  const [, digits, kind] = attemptFile.exec(file) ?? [];
+  return digits === undefined ? undefined : { attempt: Number(digits), kind: kind as Kind };
 }

@@ -1,22 +1,26 @@
 import type { Clock } from '../clock.ts';
+import { FileDraft } from './archive-file.ts';
 import {
+  blankLogs,
   readAt,
+  removeFile,
   removeJob,
-  removeLog,
   scan,
   sizeOf,
   writeAt,
   writeTruncated,
   type StoredLogs,
 } from './log-files.ts';
-import { isSafe, type JobName, type LogName } from './log-name.ts';
+import { fileOf, isSafe, type JobName, type LogName } from './log-name.ts';
 
 export interface LogStoreOptions {
   /** Directory of the logs, on a volume that outlives the process. Made if missing. */
   directory: string;
   /** The most bytes kept of one CiJob, over all of its attempts. */
   maxBytes: number;
-  /** The most bytes kept of all. The oldest of what is finished goes first. */
+  /** The most bytes of the archive of one CiJob's artifacts. */
+  maxArchiveBytes: number;
+  /** The most bytes kept of all, logs and archives. The oldest of what is finished goes first. */
   totalBytes: number;
   clock: Clock;
   /** Whether a CiJob may still write: its log is not removed to make room. */
@@ -26,7 +30,7 @@ export interface LogStoreOptions {
 }
 
 /**
- * The logs of CiJobs beyond their instances. A log is written once, from its first byte to its last: what is there
+ * The logs of CiJobs beyond their instances, and the archives of what they left. A log is written once, from its first byte to its last: what is there
  * already says where to go on, so that a controller that was killed loses and repeats nothing.
  */
 export class LogStore {
@@ -49,7 +53,7 @@ export class LogStore {
     return store;
   }
 
-  /** Bytes of all logs. */
+  /** Bytes of all logs and archives. */
   get totalBytes(): number {
     return this.#total;
   }
@@ -88,7 +92,7 @@ export class LogStore {
     await this.#makeRoom(fresh.length, log.uid);
     // From here to the count in `put` nothing waits, so that two logs never take the same room.
     const { maxBytes, totalBytes } = this.#options;
-    const room = Math.min(maxBytes - bytesOf(logs), totalBytes - this.#total);
+    const room = Math.min(maxBytes - logBytesOf(logs), totalBytes - this.#total);
     const kept = fresh.subarray(0, Math.max(0, room));
     const whole = await this.#put(logs, log, held, kept);
     logs.writtenAt = this.#options.clock.now();
@@ -100,6 +104,45 @@ export class LogStore {
   /** Up to `length` bytes of a log. Rejects when it is not there any more. */
   read(log: LogName, offset: number, length: number): Promise<Buffer> {
     return readAt(this.#options.directory, log, offset, length);
+  }
+
+  /** Bytes of the archive of an attempt's artifacts; undefined when there is none. */
+  archiveSize({ uid, attempt }: Pick<LogName, 'uid' | 'attempt'>): number | undefined {
+    return this.#jobs.get(uid)?.archives.get(attempt);
+  }
+
+  /** The attempt of which there is an archive. Only the newest one is kept. */
+  archivedAttempt(uid: string): number | undefined {
+    return [...(this.#jobs.get(uid)?.archives.keys() ?? [])].at(-1);
+  }
+
+  /** Begins the archive of an attempt's artifacts, which will end with `end`. Undefined: it cannot be kept. */
+  async beginArchive(log: LogName, end: Buffer): Promise<FileDraft | undefined> {
+    if (!isSafe(log)) return undefined;
+    const { directory, maxArchiveBytes, totalBytes, onError } = this.#options;
+    const logs = this.#of(log);
+    let size = 0;
+    return FileDraft.begin(fileOf(directory, log, 'tar.gz'), end, {
+      take: async (bytes) => {
+        if (size + bytes > maxArchiveBytes) return false;
+        await this.#makeRoom(bytes, log.uid);
+        if (this.#total + bytes > totalBytes) return false;
+        this.#total += bytes;
+        size += bytes;
+        return true;
+      },
+      give: (bytes) => {
+        this.#total -= bytes;
+        size -= bytes;
+      },
+      keep: (bytes) => this.#keepArchive(logs, log.attempt, bytes),
+      onError: (error) => onError(`artifacts of ${log.namespace}/${log.name}`, error),
+    });
+  }
+
+  /** Up to `length` bytes of an archive. Rejects when it is not there any more. */
+  readArchive(log: LogName, offset: number, length: number): Promise<Buffer> {
+    return readAt(this.#options.directory, log, offset, length, 'tar.gz');
   }
 
   /** Resolves when something of a CiJob's log has changed, or {@link touch} was called. */
@@ -121,19 +164,33 @@ export class LogStore {
     for (const uid of [...this.#changes.keys()]) if (!known.has(uid)) this.touch(uid);
   }
 
-  #of({ namespace, name, uid }: LogName): StoredLogs {
-    const known = this.#jobs.get(uid);
+  #of(job: JobName): StoredLogs {
+    const known = this.#jobs.get(job.uid);
     if (known) return known;
-    const logs: StoredLogs = {
-      namespace,
-      name,
-      uid,
-      sizes: new Map(),
-      truncated: new Set(),
-      writtenAt: this.#options.clock.now(),
-    };
-    this.#jobs.set(uid, logs);
+    const logs = blankLogs(job, this.#options.clock.now());
+    this.#jobs.set(job.uid, logs);
     return logs;
+  }
+
+  /** Counts an archive that is there now, whose room is taken already, and removes those before it. */
+  async #keepArchive(logs: StoredLogs, attempt: number, bytes: number): Promise<void> {
+    const { directory, clock, onError } = this.#options;
+    if (this.#jobs.get(logs.uid) !== logs) {
+      // Removed meanwhile: nobody counts these bytes any more.
+      this.#total -= bytes;
+      await removeJob(directory, logs).catch((error: unknown) => onError('artifacts', error));
+      return;
+    }
+    for (const [earlier, size] of [...logs.archives]) {
+      this.#total -= size;
+      logs.archives.delete(earlier);
+      if (earlier === attempt) continue;
+      await removeFile(directory, { ...logs, attempt: earlier }, 'tar.gz').catch((error: unknown) =>
+        onError(`artifacts of ${logs.namespace}/${logs.name}`, error),
+      );
+    }
+    logs.archives.set(attempt, bytes);
+    logs.writtenAt = clock.now();
   }
 
   /** Writes bytes, making room by force where the disk is smaller than the limit. Returns whether all are there. */
@@ -171,9 +228,9 @@ export class LogStore {
   async #dropEarlierAttempts(logs: StoredLogs, current: number, needed: number): Promise<void> {
     const { directory, maxBytes, onError } = this.#options;
     for (const attempt of [...logs.sizes.keys()].sort((a, b) => a - b)) {
-      if (attempt >= current || bytesOf(logs) + needed <= maxBytes) return;
+      if (attempt >= current || logBytesOf(logs) + needed <= maxBytes) return;
       try {
-        await removeLog(directory, { ...logs, attempt });
+        await removeFile(directory, { ...logs, attempt }, 'log');
       } catch (error) {
         onError(`log of ${logs.namespace}/${logs.name}`, error);
       }
@@ -219,8 +276,18 @@ export class LogStore {
   }
 }
 
-function bytesOf({ sizes }: StoredLogs): number {
+/** Bytes of a CiJob's logs. */
+function logBytesOf({ sizes }: StoredLogs): number {
+  return sumOf(sizes.values());
+}
+
+/** Bytes of all that is kept of a CiJob. */
+function bytesOf({ sizes, archives }: StoredLogs): number {
+  return sumOf(sizes.values()) + sumOf(archives.values());
+}
+
+function sumOf(numbers: Iterable<number>): number {
   let sum = 0;
-  for (const bytes of sizes.values()) sum += bytes;
+  for (const one of numbers) sum += one;
   return sum;
 }

@@ -123,7 +123,7 @@ function notRunning(
   }
   return {
     phase: 'Collecting',
-    ...again(job, observed, now, { verb: 'collect', instance: instance.name }, 'ResultUnreadable'),
+    ...again(job, observed, now, collectCommand(job, instance), 'ResultUnreadable'),
   };
 }
 
@@ -164,7 +164,6 @@ function run(job: CiJob, instance: InstanceView, observed: Observed, now: number
     conditions,
     ...(resolved ? { imageFingerprint: resolved.fingerprint } : {}),
   };
-  const collect: Command = { verb: 'collect', instance: instance.name };
   if (memory.collected) {
     const verdict = verdictOf(job, memory.collected);
     if (verdict) return { verdict, conditions };
@@ -179,7 +178,11 @@ function run(job: CiJob, instance: InstanceView, observed: Observed, now: number
   if (runner === 'running' && !isOverdue(job, observed, now, patience)) {
     return { ...running, wakeAt: deadline(job, observed, now, patience) };
   }
-  return { phase: 'Collecting', conditions, ...again(job, observed, now, collect, 'ResultUnreadable') };
+  return {
+    phase: 'Collecting',
+    conditions,
+    ...again(job, observed, now, collectCommand(job, instance), 'ResultUnreadable'),
+  };
 }
 
 /** Cancelled or deleted while it holds a slot: what the guest still tells is read before it is taken away. */
@@ -193,7 +196,7 @@ function callOff(job: CiJob, observed: Observed, now: number): Step {
   if (!instance || !isOwn(job, instance, observed.controllerId)) return { verdict: cancelled(job, observed) };
   const ran = isTrue(job.status?.conditions, 'RunnerStarted');
   if (ran && !memory.collected && memory.problem?.verb !== 'collect') {
-    return { phase: 'Collecting', commands: at(job, { verb: 'collect', instance: instance.name }) };
+    return { phase: 'Collecting', commands: at(job, collectCommand(job, instance)) };
   }
   const { uid } = job.metadata;
   return {
@@ -227,6 +230,12 @@ function again(job: CiJob, observed: Observed, now: number, command: Command, re
   if (problem.count >= tries) return { verdict: infrastructure(reason, problem.outcome.message) };
   const pauseEnds = problem.at + firstPause * 2 ** (problem.count - 1);
   return now < pauseEnds ? { wakeAt: pauseEnds } : { commands: at(job, command) };
+}
+
+/** Reads what the guest left. The archive of a CiJob that is deleted would go with it, so none is made. */
+function collectCommand(job: CiJob, instance: InstanceView): Command {
+  const artifacts = calledOff(job) === 'Deleted' ? [] : job.spec.artifacts;
+  return { verb: 'collect', instance: instance.name, artifacts };
 }
 
 function refusalIn(problem: Problem | undefined): Verdict | undefined {

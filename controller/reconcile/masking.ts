@@ -1,6 +1,6 @@
 import { logTailBytes } from '../api/cijob-status.ts';
 import type { GuestFile } from '../incus/client.ts';
-import type { Collected, CommandOutcome } from '../incus/outcome.ts';
+import type { CommandOutcome } from '../incus/outcome.ts';
 import { truncationMark } from './verdict.ts';
 
 /*
@@ -43,8 +43,8 @@ export function masked(outcome: CommandOutcome, mask: Mask | undefined): Command
     return mask ? { ...outcome, message: hideInText(outcome.message, mask) } : outcome;
   if (outcome.kind !== 'collected') return outcome;
   const { result, log } = outcome.collected;
-  const collected: Collected = { result: maskedResult(result, mask), log: maskedLog(log, mask) };
-  return { ...outcome, collected };
+  const shown = { result: maskedResult(result, mask), log: maskedLog(log, mask) };
+  return { ...outcome, collected: { ...outcome.collected, ...shown } };
 }
 
 function maskedLog(log: GuestFile, mask: Mask | undefined): GuestFile {

@@ -91,6 +91,7 @@ function goOn(draft: Draft, { blocked }: Step): void {
 function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed, time: string): void {
   const ended = endOfRun(draft.status, time);
   const { log } = verdict;
+  const { artifacts } = observed.memory.collected ?? {};
   if (ended) draft.condition('RunnerExited', yes('RunnerEnded', 'the runner has ended'));
   if (log) draft.condition('Collected', yes('LogRead', `the log has ${log.bytes} bytes`));
   if (!observed.instance && observed.memory.gone === draft.status.instance?.name && draft.status.instance) {
@@ -107,6 +108,7 @@ function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed
     completionTime: time,
     ...(verdict.exitCode === undefined ? {} : { exitCode: verdict.exitCode }),
     ...(log ? { log: { bytes: log.bytes, truncated: log.truncated } } : {}),
+    ...(artifacts ? { artifacts } : {}),
     ...(ended ? { duration: ended } : {}),
   });
   draft.drop('Reconciling');

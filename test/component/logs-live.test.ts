@@ -40,6 +40,7 @@ describe('a log that is kept while a guest writes it', () => {
     LogStore.open({
       directory,
       maxBytes,
+      maxArchiveBytes: 0,
       totalBytes: 100_000,
       clock: systemClock,
       isLive: () => true,

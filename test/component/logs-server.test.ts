@@ -80,6 +80,7 @@ describe('the log server', () => {
     store = await LogStore.open({
       directory: join(directory, 'logs'),
       maxBytes: 64 * 2 ** 20,
+      maxArchiveBytes: 2 ** 20,
       totalBytes: 2 ** 30,
       clock,
       isLive: () => true,
@@ -101,6 +102,11 @@ describe('the log server', () => {
         return piece;
       },
       changed: (uid) => store.changed(uid),
+      artifacts: {
+        size: (one) => store.archiveSize(one),
+        attempt: (uid) => store.archivedAttempt(uid),
+        read: (...args) => store.readArchive(...args),
+      },
     };
     server = await serveLogs({
       listen: { host: '127.0.0.1', port: 0 },
@@ -369,6 +375,53 @@ describe('the log server', () => {
         : answer(response, 201, { status: { allowed: true } });
     await store.write(log, 0, Buffer.from('x'));
     expect((await open()).statusCode).toBe(200);
+  });
+
+  it('gives the archive of artifacts out, from an offset on too, when the job is over', async () => {
+    const target = path.replace(/log$/, 'artifacts');
+    const bytes = Buffer.alloc(300_000, 'x');
+    expect(await refused(target)).toMatchObject({
+      code: 404,
+      message: expect.stringContaining('no artifacts yet') as string,
+    });
+    const draft = await store.beginArchive(log, Buffer.from('end'));
+    await draft?.write(bytes);
+    await draft?.publish();
+    expect((await refused(target)).code).toBe(404);
+    job = over(0);
+    const reply = await open(target);
+    expect(reply.headers).toMatchObject({
+      'content-type': 'application/gzip',
+      'content-length': '300003',
+      'x-cijob-uid': 'uid-1',
+      'x-cijob-attempt': '1',
+    });
+    expect(await read(reply)).toBe(`${bytes.toString()}end`);
+    expect(await read(await open(`${target}?offset=299998&attempt=1&uid=uid-1`))).toBe('xxend');
+    expect(await read(await open(`${target}?offset=300003`))).toBe('');
+    expect((await refused(`${target}?offset=300004`)).code).toBe(416);
+    expect((await refused(`${target}?attempt=2`)).code).toBe(410);
+    expect((await refused(`${target}?uid=other`)).code).toBe(410);
+    await store.sweep(new Set());
+    expect(await refused(target)).toMatchObject({ code: 404, reason: 'NotFound' });
+    job.status = { ...job.status, artifacts: { files: 1, bytes: 3, skipped: 0, truncated: false } };
+    expect(await refused(target)).toMatchObject({ code: 410, reason: 'Gone' });
+  });
+
+  it('gives artifacts only to whom RBAC lets get cijobs/artifacts', async () => {
+    const target = path.replace(/log$/, 'artifacts');
+    expect((await refused(target, '')).code).toBe(401);
+    expect(await refused(target, 'viewer')).toMatchObject({
+      code: 403,
+      message: expect.stringContaining('cannot get resource "cijobs/artifacts"') as string,
+    });
+    const reviews = api.requests.filter((request) => request.path.endsWith('/subjectaccessreviews'));
+    expect(reviews.at(-1)?.body).toMatchObject({
+      spec: {
+        user: 'viewer',
+        resourceAttributes: { verb: 'get', resource: 'cijobs', subresource: 'artifacts' },
+      },
+    });
   });
 
   it('lets one reader open only so many logs at once', async () => {

@@ -2,6 +2,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { CiJob } from '../../controller/api/cijob.ts';
 import { IncusHost } from '../../controller/api/incushost.ts';
 import { apiVersion } from '../../controller/api/meta.ts';
+import type { Artifacts } from '../../controller/hosts/artifacts.ts';
 import { systemClock } from '../../controller/clock.ts';
 import type { Patience } from '../../controller/reconcile/observed.ts';
 import { isFinished } from '../../controller/reconcile/step.ts';
@@ -30,13 +31,17 @@ export class SimBench {
   controller: ModelController;
   readonly #socketPath: string;
   readonly #capacity: number;
+  /** Makes what keeps artifacts, for each controller anew. */
+  readonly #artifacts: (() => Artifacts) | undefined;
   #born = 0;
 
   private constructor(
     socketPath: string,
     capacity: number,
     guest: GuestScript | ((name: string) => GuestScript),
+    artifacts: (() => Artifacts) | undefined,
   ) {
+    this.#artifacts = artifacts;
     this.#socketPath = socketPath;
     this.#capacity = capacity;
     this.sim = new IncusSim({ guest, timings: { create: 1, start: 1, stop: 1, delete: 1 } });
@@ -52,8 +57,9 @@ export class SimBench {
     socketPath: string,
     guest: GuestScript | ((name: string) => GuestScript),
     capacity = 4,
+    artifacts?: () => Artifacts,
   ): Promise<SimBench> {
-    const bench = new SimBench(socketPath, capacity, guest);
+    const bench = new SimBench(socketPath, capacity, guest, artifacts);
     await bench.sim.listen(socketPath);
     return bench;
   }
@@ -153,6 +159,7 @@ export class SimBench {
       hosts: [host],
       patience: hasty,
       prompt: true,
+      artifacts: this.#artifacts?.(),
     });
     return controller;
   }

@@ -81,6 +81,42 @@ export const files: readonly Scenario[] = [
     },
   },
   {
+    name: 'files: a directory is listed by the names in it, and what is no regular file shows as one without content',
+    async run(incus) {
+      await withInstance(incus, async (name) => {
+        await run(
+          incus,
+          name,
+          sh(
+            [
+              'mkdir -p /artifacts/d',
+              'mkdir -p /artifacts/d/sub',
+              'echo x > /artifacts/d/file',
+              'echo x > /artifacts/d/.hidden',
+              'mkfifo /artifacts/d/fifo',
+              'ln -s /etc /artifacts/d/link',
+            ].join('; '),
+          ),
+        );
+        const url = (path: string) => `/1.0/instances/${name}/files?path=${encodeURIComponent(path)}`;
+        const listed = await incus.request('GET', url('/artifacts/d'));
+        expect([listed.status, listed.headers['x-incus-type']]).toEqual([200, 'directory']);
+        const names = envelope(listed).metadata as string[];
+        expect([...names].sort()).toEqual(['.hidden', 'fifo', 'file', 'link', 'sub']);
+        const fifo = await incus.request('HEAD', url('/artifacts/d/fifo'));
+        expect([fifo.headers['x-incus-type'], fifo.headers['content-length']]).toEqual(['file', '0']);
+        const part = await incus.request('GET', url('/artifacts/d/file'), {
+          headers: { range: 'bytes=0-1' },
+        });
+        expect([part.status, part.headers['x-incus-type'], part.headers['content-length']]).toEqual([
+          206,
+          'file',
+          '2',
+        ]);
+      });
+    },
+  },
+  {
     name: 'a GET of a FIFO is never answered; the instance can still be stopped and deleted',
     async run(incus) {
       await withInstance(incus, async (name) => {

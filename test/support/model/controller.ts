@@ -1,5 +1,6 @@
 import type { IncusHost } from '../../../controller/api/incushost.ts';
 import { instanceCleanupFinalizer } from '../../../controller/api/meta.ts';
+import type { Artifacts } from '../../../controller/hosts/artifacts.ts';
 import { HostPool } from '../../../controller/hosts/pool.ts';
 import { ClusterJobStore } from '../../../controller/kube/job-store.ts';
 import { Engine } from '../../../controller/reconcile/engine.ts';
@@ -20,6 +21,7 @@ export interface ControllerOptions {
   patience?: Partial<Patience>;
   /** Takes in changes as they come, instead of when {@link ModelController.see} is called. */
   prompt?: boolean;
+  artifacts?: Artifacts | undefined;
 }
 
 /** One process of the controller: the real engine, pool and store, wired up as controller/cli/controller.ts does. */
@@ -49,6 +51,7 @@ export class ModelController {
       controllerId,
       clock,
       readKey: () => Promise.resolve(''),
+      ...(options.artifacts ? { artifacts: options.artifacts } : {}),
       onAdmitted: (key) => this.engine.wake(key),
       events: {
         changed: (host, instance) => {

@@ -76,6 +76,7 @@ export class ModelHost implements Pick<
       grants: this.spec,
       controllerId: this.#options.controllerId,
       logs: undefined,
+      artifacts: undefined,
     });
   }
 

@@ -159,6 +159,16 @@ export const badManifests: readonly BadManifest[] = [
   job('a colon in a path', 'spec.mounts[0].path', mount({ path: '/data:more' })),
   job('a path that the runner owns', 'spec.mounts[0].path', mount({ path: '/artifacts/x' })),
   job('a mount of its own without path', 'spec.mounts[0]', { mounts: [{ name: 'mine', source: '/a' }] }),
+  // Artifacts.
+  job('text as artifacts', 'spec.artifacts', { artifacts: '**' }),
+  job('33 globs', 'spec.artifacts', { artifacts: Array.from({ length: 33 }, (_, i) => `a${i}`) }),
+  job('a number as glob', 'spec.artifacts[0]', { artifacts: [5] }),
+  job('an empty glob', 'spec.artifacts[0]', { artifacts: [''] }),
+  job('a glob of 257 characters', 'spec.artifacts[0]', { artifacts: ['x'.repeat(257)] }),
+  job('an absolute glob', 'spec.artifacts[0]', { artifacts: ['/artifacts/*'] }),
+  job('".." in a glob', 'spec.artifacts[0]', { artifacts: ['a/../b'] }),
+  job('".." as a glob', 'spec.artifacts[0]', { artifacts: ['..'] }),
+  job('a NUL byte in a glob', 'spec.artifacts[0]', { artifacts: ['a\0b'] }),
   // Hosts.
   host('both kinds of connection', 'spec.connection', { connection: { ssh, local: {} } }),
   host('no kind of connection', 'spec.connection', { connection: {} }),

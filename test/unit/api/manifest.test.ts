@@ -70,7 +70,7 @@ describe('a manifest file', () => {
           },
           ...{ runAsRoot: false, timeoutSeconds: 3600, env: [], mounts: [], priority: 0 },
           ...{ bootTimeoutSeconds: 120, infraRetryLimit: 2, suspend: false, cancel: false },
-          holdOnFailureSeconds: 0,
+          ...{ holdOnFailureSeconds: 0, artifacts: [] },
         },
       },
     ]);

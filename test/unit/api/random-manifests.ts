@@ -27,6 +27,12 @@ const env = fc.uniqueArray(
   { selector: ({ name }) => name, maxLength: 4 },
 );
 
+const glob = fc.oneof(
+  path.map((at) => at.slice(1)),
+  fc.constantFrom('**', '*.{a,b}', '..a', '../a', 'a/..', '/a', '😀'),
+  text,
+);
+
 const optional = { requiredKeys: [] };
 
 const jobSpec = fc
@@ -41,6 +47,7 @@ const jobSpec = fc
           comparator: (a, b) => a === b,
           maxLength: 3,
         }),
+        artifacts: fc.array(glob, { maxLength: 3 }),
         hostSelector: fc.record({ matchLabels: labels }),
         priority: fc.integer({ min: -1000, max: 1000 }),
         infraRetryLimit: fc.integer({ min: 0, max: 10 }),

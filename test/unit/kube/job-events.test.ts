@@ -76,7 +76,7 @@ describe('the events of a job', () => {
       'it is let go by force',
       { conditions: [condition('InstanceDeleted', 'Unknown', 'HostUnreachable')] },
       { conditions: [condition('InstanceDeleted', 'False', 'Forced')] },
-      ['Warning CleanupForced: an annotation let go of the job: an instance may be left behind'],
+      ['Warning CleanupForced: the job was released by annotation: an instance may be left behind'],
     ],
   ] as [string, CiJobStatus, CiJobStatus, string[]][])('tell that %s', (_what, before, after, expected) => {
     expect(told(before, after)).toEqual(expected);

@@ -26,6 +26,7 @@ describe('the log store', () => {
     LogStore.open({
       directory,
       maxBytes: 1000,
+      maxArchiveBytes: 2000,
       totalBytes: 10_000,
       clock,
       isLive: ({ uid }) => live.has(uid),
@@ -173,6 +174,78 @@ describe('the log store', () => {
     await rm(join(directory, 'ci'));
     expect(await store.write(log('a'), 0, Buffer.from('abc'))).toBe(true);
     expect(await text(store, 'a')).toBe('abc');
+  });
+
+  it('shows an archive when it is whole, and counts it from its first byte', async () => {
+    const store = await open();
+    const draft = await store.beginArchive(log('a'), Buffer.from('end'));
+    expect(await draft?.write(Buffer.from('12345'))).toBe(true);
+    await draft?.cutTo(2);
+    expect(store.totalBytes).toBe(5);
+    expect(store.archiveSize(log('a'))).toBeUndefined();
+    expect(await draft?.publish()).toBe(5);
+    await draft?.discard();
+    expect(store.archiveSize(log('a'))).toBe(5);
+    expect((await store.readArchive(log('a'), 0, 100)).toString()).toBe('12end');
+    const again = await open();
+    expect([again.totalBytes, again.archivedAttempt('a'), again.size(log('a'))]).toEqual([5, 1, undefined]);
+    expect(errors).toEqual([]);
+  });
+
+  it('has the whole of an archive or none when it is killed, and sweeps what was left of it', async () => {
+    const store = await open();
+    const kept = await store.beginArchive(log('a', 1), Buffer.from('end'));
+    await kept?.publish();
+    const lost = await store.beginArchive(log('a', 2), Buffer.from('end'));
+    await lost?.write(Buffer.from('half'));
+    expect(await readdir(directoryOf(directory, log('a')))).toHaveLength(2);
+    const again = await open();
+    expect(await readdir(directoryOf(directory, log('a')))).toEqual(['1.tar.gz']);
+    expect(again.totalBytes).toBe(3);
+  });
+
+  it('keeps no more of an archive than its limits, and gives back the room of one that is given up', async () => {
+    const store = await open({ maxArchiveBytes: 10, totalBytes: 12 });
+    const draft = await store.beginArchive(log('a'), Buffer.from('end'));
+    expect(await draft?.write(Buffer.from('1234567'))).toBe(true);
+    expect(await draft?.write(Buffer.from('8'))).toBe(false);
+    live.add('a');
+    expect(await store.beginArchive(log('b'), Buffer.from('end'))).toBeUndefined();
+    await draft?.discard();
+    expect(store.totalBytes).toBe(0);
+    expect(await readdir(directoryOf(directory, log('a')))).toEqual([]);
+  });
+
+  it('keeps the archive of the newest attempt only', async () => {
+    const store = await open();
+    for (const attempt of [1, 2, 2])
+      await (await store.beginArchive(log('a', attempt), Buffer.from('end')))?.publish();
+    expect(await readdir(directoryOf(directory, log('a')))).toEqual(['2.tar.gz']);
+    expect([store.totalBytes, store.archivedAttempt('a')]).toEqual([3, 2]);
+  });
+
+  it('removes the archive with the logs of the job that finished first', async () => {
+    const store = await open({ totalBytes: 30 });
+    for (const uid of ['older', 'newer']) {
+      await store.write(log(uid), 0, Buffer.from('....'));
+      await (await store.beginArchive(log(uid), Buffer.from('......')))?.publish();
+      clock.advance(1000);
+    }
+    live.add('next');
+    const draft = await store.beginArchive(log('next'), Buffer.from('123456789012345'));
+    expect(await draft?.publish()).toBe(15);
+    expect(['older', 'newer', 'next'].map((uid) => store.archiveSize(log(uid)))).toEqual([undefined, 6, 15]);
+    expect(store.totalBytes).toBe(25);
+    expect((await readdir(join(directory, 'ci'))).sort()).toEqual(['job-newer', 'job-next']);
+  });
+
+  it('forgets an archive whose job is removed while it is made', async () => {
+    const store = await open();
+    const draft = await store.beginArchive(log('a'), Buffer.from('end'));
+    await store.sweep(new Set());
+    expect(await draft?.publish()).toBeUndefined();
+    await draft?.discard();
+    expect(store.totalBytes).toBe(0);
   });
 
   it('leaves files alone that are not its own, and a garbled note of what was cut', async () => {

@@ -193,9 +193,9 @@ describe('a controller', () => {
         command: (...args) => told.push(JSON.stringify(args)),
       },
     });
-    await reconciler.reconcile('ci/job');
+    await reconciler.reconcile('ci/job', 'first');
     await woken.promise;
-    await reconciler.reconcile('ci/job');
+    await reconciler.reconcile('ci/job', 'second');
     return { status: current.status, commands: commands.slice(0, 1), asked, told };
   }
 
@@ -204,14 +204,16 @@ describe('a controller', () => {
   test('that did not launch the job reads its Secrets before it shows anything of the guest', async () => {
     const { status, commands, asked, told } = await takeOver(fromSecret, value);
     expect(asked).toEqual(['token']);
-    expect(commands).toEqual([{ verb: 'collect', instance, logBytes: logTailBytes + value.length - 1 }]);
+    expect(commands).toEqual([
+      { verb: 'collect', instance, artifacts: [], logBytes: logTailBytes + value.length - 1 },
+    ]);
     expect(status?.failure).toMatchObject({ class: 'Test', message: '***', excerpt: 'the ***\n' });
     expect(told.join('')).not.toContain(value);
   });
 
   test('shows nothing of the guest when they are not there any more, and decides as ever', async () => {
     const { status, commands } = await takeOver(fromSecret, undefined);
-    expect(commands).toEqual([{ verb: 'collect', instance }]);
+    expect(commands).toEqual([{ verb: 'collect', instance, artifacts: [] }]);
     expect(status).toMatchObject({ phase: 'Failed', exitCode: 3, failure: { class: 'Test' } });
     expect(status?.failure?.excerpt).toBeUndefined();
     expect(JSON.stringify(status)).not.toContain(value);
@@ -220,7 +222,7 @@ describe('a controller', () => {
   test('asks for no Secret and for no more of the log where a job has none: plain values are no secrets', async () => {
     const { status, commands, asked } = await takeOver([{ name: 'TOKEN', value }], undefined);
     expect(asked).toEqual([]);
-    expect(commands).toEqual([{ verb: 'collect', instance }]);
+    expect(commands).toEqual([{ verb: 'collect', instance, artifacts: [] }]);
     expect(status?.failure?.excerpt).toBe(`the ${value}\n`);
   });
 });

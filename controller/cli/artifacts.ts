@@ -1,0 +1,114 @@
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { access as probe, open, rename, unlink } from 'node:fs/promises';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { CiJob } from '../api/cijob.ts';
+import { getJob, Unable, withCluster, type ClusterFlags } from './cluster.ts';
+import { UsageError } from './input.ts';
+import { LogRefused, openLog, type LogQuery, type LogServerAccess } from './log-stream.ts';
+import { accessOf, type ServerFlags } from './logs.ts';
+
+export interface ArtifactsOptions extends ClusterFlags, ServerFlags {
+  /** File to write; `-` is standard output. */
+  output?: string;
+  force?: boolean;
+  attempt?: number;
+}
+
+/** How long a server that was there may be away, in milliseconds: a controller restarts, or another takes over. */
+const patience = 60_000;
+const pause = 1_000;
+
+/** `cijob artifacts NAME`: the archive of what a job left, from the controller's log server. */
+export async function artifacts(name: string, options: ArtifactsOptions): Promise<number> {
+  const { output = `${name}.tar.gz`, force = false, attempt } = options;
+  if (output !== '-' && !force) await mustNotExist(output);
+  return withCluster(options, async (cluster) => {
+    const job = await getJob(cluster, name);
+    const access = await accessOf(cluster.config, options);
+    if (typeof access === 'string') throw new Unable(access);
+    const query = {
+      ...{ namespace: cluster.namespace, name, uid: job.metadata.uid },
+      ...{ follow: false, offset: 0, attempt },
+    };
+    if (output === '-') {
+      await download(access, query, async (chunk) => {
+        if (!process.stdout.write(chunk)) await once(process.stdout, 'drain');
+      });
+    } else {
+      await toFile(output, force, (take) => download(access, query, take));
+    }
+    note(job, output);
+    return 0;
+  });
+}
+
+type Take = (chunk: Buffer) => Promise<void>;
+
+/** Passes the archive on, going on where it was when the connection breaks. */
+async function download(access: LogServerAccess, query: LogQuery, take: Take): Promise<void> {
+  let heardAt = Date.now();
+  let begun = false;
+  for (;;) {
+    try {
+      const archive = await openLog(access, query, 'artifacts');
+      begun = true;
+      query.attempt = archive.attempt;
+      for await (const chunk of archive.body as AsyncIterable<Buffer>) {
+        heardAt = Date.now();
+        await take(chunk);
+        query.offset += chunk.length;
+      }
+      return;
+    } catch (error) {
+      if (error instanceof NotTaken) throw error.cause;
+      const passes = error instanceof LogRefused ? error.passes : begun;
+      if (!passes || Date.now() - heardAt > patience) {
+        const why = error instanceof Error ? error.message : String(error);
+        throw new Unable(error instanceof LogRefused ? why : `${access.url.origin}: ${why}`);
+      }
+      await delay(pause);
+    }
+  }
+}
+
+/** What was downloaded cannot be written: that is no reason to ask for it again. */
+class NotTaken extends Error {}
+
+/** Writes a file under another name and shows it when it is whole. */
+async function toFile(path: string, force: boolean, fill: (take: Take) => Promise<void>): Promise<void> {
+  const draft = `${path}.${randomBytes(6).toString('hex')}.part`;
+  const file = await open(draft, 'wx');
+  try {
+    await fill(async (chunk) => {
+      await file.appendFile(chunk).catch((cause: unknown) => {
+        throw new NotTaken(draft, { cause });
+      });
+    });
+    await file.close();
+    if (!force) await mustNotExist(path);
+    await rename(draft, path);
+  } finally {
+    await file.close().catch(() => undefined);
+    await unlink(draft).catch(() => undefined);
+  }
+}
+
+async function mustNotExist(path: string): Promise<void> {
+  const exists = await probe(path).then(
+    () => true,
+    () => false,
+  );
+  if (exists) throw new UsageError(`${path} exists already; --force overwrites it`);
+}
+
+/** Says on standard error what is in the archive, as far as the status tells. */
+function note({ status }: CiJob, output: string): void {
+  const { artifacts: kept } = status ?? {};
+  if (!kept) return;
+  const { files, bytes, skipped, truncated } = kept;
+  const left = skipped > 0 ? `, ${skipped} left out (links, empty files, no regular files)` : '';
+  const cut = truncated ? '; a limit was reached: not all that matches is in it' : '';
+  const where = output === '-' ? '' : `${output}: `;
+  process.stderr.write(`cijob: ${where}${files} files in ${bytes} bytes${left}${cut}\n`);
+}

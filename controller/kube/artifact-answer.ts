@@ -1,0 +1,90 @@
+import type { ServerResponse } from 'node:http';
+import type { CiJob } from '../api/cijob.ts';
+import { group } from '../api/meta.ts';
+import type { Clock } from '../clock.ts';
+import { Refusal, type LogRequest } from './log-request.ts';
+import { drained, pieceBytes } from './slow-reader.ts';
+
+/** Names the archive of one attempt. */
+interface ArchiveName {
+  namespace: string;
+  name: string;
+  uid: string;
+  attempt: number;
+}
+
+/** The archives there are. */
+export interface ServedArtifacts {
+  /** Bytes of an archive; undefined when there is none. */
+  size(archive: ArchiveName): number | undefined;
+  /** The attempt of which there is an archive. */
+  attempt(uid: string): number | undefined;
+  read(archive: ArchiveName, offset: number, length: number): Promise<Buffer>;
+}
+
+/**
+ * Sends the archive of a job's artifacts from the offset on.
+ *
+ * @param isLive whether an attempt may still leave artifacts.
+ * @throws Refusal when there is none.
+ */
+export async function sendArtifacts(
+  archives: ServedArtifacts,
+  job: CiJob,
+  wanted: LogRequest,
+  isLive: (attempt: number) => boolean,
+  response: ServerResponse,
+  clock: Clock,
+): Promise<void> {
+  const archive = choose(archives, job, wanted, isLive);
+  const size = archives.size(archive) ?? 0;
+  let { offset } = wanted;
+  if (offset > size) {
+    throw new Refusal(
+      416,
+      'RequestedRangeNotSatisfiable',
+      `the archive has ${size} bytes, fewer than ${offset}`,
+    );
+  }
+  const closed = new Promise((resolve) => response.once('close', resolve));
+  response.writeHead(200, {
+    'Content-Type': 'application/gzip',
+    'Content-Length': size - offset,
+    'Content-Disposition': `attachment; filename="${wanted.name}.tar.gz"`,
+    'Cache-Control': 'no-store',
+    'X-Content-Type-Options': 'nosniff',
+    'X-Cijob-Uid': archive.uid,
+    'X-Cijob-Attempt': archive.attempt,
+  });
+  response.flushHeaders();
+  while (offset < size) {
+    const piece = await archives.read(archive, offset, Math.min(pieceBytes, size - offset));
+    if (piece.length === 0) throw new Error('the archive was removed while it was read');
+    offset += piece.length;
+    if (!response.write(piece)) await drained(clock, response, closed);
+    if (response.destroyed) return;
+  }
+  response.end();
+}
+
+function choose(
+  archives: ServedArtifacts,
+  { metadata: { uid }, spec, status }: CiJob,
+  { namespace, name, attempt }: LogRequest,
+  isLive: (attempt: number) => boolean,
+): ArchiveName {
+  const what = `cijobs.${group} "${name}"`;
+  const current = status?.attempt ?? 1;
+  if ((attempt ?? current) === current && isLive(current)) {
+    const phase = status?.phase ?? 'Pending';
+    throw new Refusal(404, 'NotFound', `${what} has no artifacts yet: it is ${phase}`);
+  }
+  const archived = attempt ?? archives.attempt(uid);
+  const archive = { namespace, name, uid, attempt: archived ?? 0 };
+  if (archives.size(archive) !== undefined) return archive;
+  if (status?.artifacts || attempt !== undefined) {
+    throw new Refusal(410, 'Gone', `the artifacts of ${what} are not kept any more`);
+  }
+  const why = spec.artifacts.length === 0 ? 'its spec.artifacts names none' : 'none could be kept';
+  throw new Refusal(404, 'NotFound', `${what} has no artifacts: ${why}`);
+}

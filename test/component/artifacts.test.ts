@@ -1,0 +1,362 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../controller/clock.ts';
+import { Artifacts, defaultLimits, timeLimit } from '../../controller/hosts/artifacts.ts';
+import { maxDepth, maxNames } from '../../controller/hosts/artifact-walk.ts';
+import type { LogSource } from '../../controller/hosts/live-logs.ts';
+import { IncusClient } from '../../controller/incus/client.ts';
+import { HttpPipe } from '../../controller/incus/http.ts';
+import { LogStore } from '../../controller/logs/log-store.ts';
+import { filesIn, namesIn } from '../support/archives.ts';
+import type { GuestEntry } from '../support/incus-sim/guest-files.ts';
+import { IncusSim } from '../support/incus-sim/sim.ts';
+import { clearAway } from '../support/left-under.ts';
+import { ManualClock } from '../support/manual-clock.ts';
+import { SimBench, type BenchSpec } from '../support/sim-bench.ts';
+import { makeTempDir } from '../support/temp-dir.ts';
+
+const file = (content: string): GuestEntry => ({ kind: 'file', content });
+
+let directory: string;
+beforeEach(async () => {
+  directory = await makeTempDir('artifacts');
+});
+afterEach(() => clearAway(directory));
+
+function openStore(maxArchiveBytes = 2 ** 20): Promise<LogStore> {
+  return LogStore.open({
+    directory: join(directory, 'kept'),
+    maxBytes: 0,
+    maxArchiveBytes,
+    totalBytes: 2 ** 30,
+    clock: systemClock,
+    isLive: () => true,
+    onError: () => undefined,
+  });
+}
+
+describe('the artifacts of a guest', () => {
+  let sim: IncusSim;
+  let pipe: HttpPipe;
+  let client: IncusClient;
+  let store: LogStore;
+  const source: LogSource = { instance: 'guest', namespace: 'ci', name: 'job', uid: 'uid-1', attempt: 1 };
+
+  beforeEach(async () => {
+    sim = new IncusSim();
+    pipe = new HttpPipe(() => Promise.resolve(sim.connect()), 8);
+    client = new IncusClient(pipe, 'default');
+    store = await openStore();
+    const fingerprint = sim.store.addImage('image');
+    await client.start({
+      method: 'POST',
+      path: '/1.0/instances',
+      body: { name: 'guest', type: 'container', source: { type: 'image', fingerprint }, start: true },
+    });
+    await expect.poll(() => sim.instance('guest')?.power, { timeout: 10_000, interval: 5 }).toBe('Running');
+  });
+  afterEach(() => {
+    pipe.close();
+    sim.close();
+  });
+
+  const put = (entries: Record<string, GuestEntry>) => {
+    for (const [path, entry] of Object.entries(entries))
+      sim.instance('guest')?.guest.files.set(`/artifacts/${path}`, entry);
+  };
+  const keeper = (clock = systemClock) =>
+    new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, clock);
+  const collect = (...globs: string[]) => keeper().collect('host', client, source, globs);
+  const archive = () => store.readArchive(source, 0, 2 ** 24);
+  const asked = (method: string) =>
+    sim.requests
+      .of({ method })
+      .filter(({ path }) => path.endsWith('/files'))
+      .map(({ query }) => new URLSearchParams(query).get('path'));
+
+  it('are exactly the files that match, byte for byte', async () => {
+    const binary = Buffer.from(Array.from({ length: 100_000 }, (_, index) => (index * 7) % 256));
+    put({
+      'report.xml': file('<ok/>'),
+      'report.txt': file('no'),
+      'deep/er/report.xml': file('<deep/>'),
+      'bin/tool': { kind: 'file', content: binary, uid: 1000, mode: '0755' },
+    });
+    const summary = await collect('**/*.xml', 'bin/*');
+    const files = await filesIn(await archive());
+    expect(files.map(({ name }) => name)).toEqual(['bin/tool', 'deep/er/report.xml', 'report.xml']);
+    expect(files[0]?.content.equals(binary)).toBe(true);
+    expect(files[0]?.header).toMatchObject({ mode: 0o644, uid: 0, gid: 0, type: 'file' });
+    expect(files[2]?.content.toString()).toBe('<ok/>');
+    const { length: bytes } = await archive();
+    expect(summary).toEqual({ files: 3, bytes, skipped: 0, truncated: false });
+  });
+
+  it('are looked for only where one may be', async () => {
+    put({ 'reports/a.xml': file('a'), 'target/debug/b': file('b'), 'c.xml': file('c') });
+    await collect('reports/*.xml');
+    expect(asked('HEAD')).toEqual(['/artifacts', '/artifacts/reports', '/artifacts/reports/a.xml']);
+    expect(asked('GET')).toEqual(['/artifacts', '/artifacts/reports', '/artifacts/reports/a.xml']);
+  });
+
+  it('are no links, FIFOs or empty files, which are counted, and no FIFO is ever opened', async () => {
+    put({
+      'link.txt': { kind: 'symlink', target: '/etc/passwd' },
+      linked: { kind: 'symlink', target: '/etc' },
+      'fifo.txt': { kind: 'fifo' },
+      'empty.txt': file(''),
+      'real.txt': file('real'),
+    });
+    expect(await collect('*.txt', 'linked/*')).toMatchObject({ files: 1, skipped: 3, truncated: false });
+    expect(await namesIn(await archive())).toEqual(['real.txt']);
+    expect(sim.instance('guest')?.guest.files.stuck).toBe(false);
+  });
+
+  it('are none where /artifacts is no directory', async () => {
+    sim.instance('guest')?.guest.files.set('/artifacts', { kind: 'symlink', target: '/etc' });
+    expect(await collect('**')).toMatchObject({ files: 0, skipped: 0 });
+    sim.instance('guest')?.guest.files.set('/artifacts', { kind: 'fifo' });
+    expect(await collect('**')).toMatchObject({ files: 0 });
+    expect(sim.instance('guest')?.guest.files.stuck).toBe(false);
+  });
+
+  it('have no names that could do harm where they are unpacked or shown', async () => {
+    const names = [
+      'a\u001b[2Jb',
+      'new\nline',
+      'bad\uFFFD',
+      '..',
+      '.',
+      '',
+      'a/b',
+      `${'é'.repeat(200)}`,
+      'good',
+    ];
+    put({ good: file('good') });
+    const guest = {
+      stat: client.stat.bind(client),
+      list: () => Promise.resolve(names),
+      openRange: client.openRange.bind(client),
+    };
+    expect(await keeper().collect('host', guest, source, ['**'])).toMatchObject({
+      files: 1,
+      skipped: names.length - 1,
+    });
+    expect(await namesIn(await archive())).toEqual(['good']);
+  });
+
+  it("are not the runner's own files, unless one is named", async () => {
+    put({ 'guest.log': file('log'), 'result.json': file('{}'), 'sub/guest.log': file('mine') });
+    await collect('**');
+    expect(await namesIn(await archive())).toEqual(['sub/guest.log']);
+    await collect('**', 'result.json');
+    expect(await namesIn(await archive())).toEqual(['result.json', 'sub/guest.log']);
+  });
+
+  it('end with the last whole file where a limit is reached, and say so', async () => {
+    store = await openStore(600);
+    put({ 'a.txt': file('a'), 'b.txt': file(noise(5_000)), 'c.txt': file('c') });
+    const summary = await collect('**');
+    expect(summary).toMatchObject({ files: 1, truncated: true });
+    expect(summary?.bytes).toBeLessThanOrEqual(600);
+    expect(await namesIn(await archive())).toEqual(['a.txt']);
+  });
+
+  it.each([
+    [
+      'levels',
+      () => ({ [`${'d/'.repeat(maxDepth)}deep`]: file('x'), [`${'d/'.repeat(maxDepth - 1)}ok`]: file('x') }),
+      1,
+    ],
+    [
+      'bytes before they are compressed',
+      () => ({ a: file('x'), b: { kind: 'zeros', size: 2 ** 40 } as const }),
+      1,
+    ],
+  ])('stop at so many %s', { timeout: 60_000 }, async (_what, entries, kept) => {
+    put(entries());
+    expect(await collect('**')).toMatchObject({ files: kept, truncated: true });
+    expect(await namesIn(await archive())).toHaveLength(kept);
+  });
+
+  it('stop at so many files', async () => {
+    put({ a: file('a'), b: file('b'), c: file('c') });
+    const begin = (log: LogSource, end: Buffer) => store.beginArchive(log, end);
+    const few = new Artifacts({ begin }, systemClock, { ...defaultLimits, files: 2 });
+    const summary = await few.collect('host', client, source, ['**']);
+    expect(summary).toMatchObject({ files: 2, skipped: 0, truncated: true });
+    expect(await namesIn(await archive())).toEqual(['a', 'b']);
+  });
+
+  it('stop at so many names in a directory', async () => {
+    const list = () => Promise.resolve(range(maxNames + 1).map((at) => `x${at}`));
+    const guest = {
+      list,
+      stat: (_instance: string, path: string) =>
+        Promise.resolve({ type: path === '/artifacts' ? 'directory' : 'symlink', size: 0 }),
+      openRange: () => Promise.resolve(undefined),
+    };
+    const summary = await keeper().collect('host', guest, source, ['**']);
+    expect(summary).toMatchObject({ files: 0, skipped: maxNames, truncated: true });
+  });
+
+  it('hold nothing of a file that changes while it is read, and go on', async () => {
+    put({ a: file('a'), b: file('bbbb'), c: file('c') });
+    const guest = {
+      stat: client.stat.bind(client),
+      list: client.list.bind(client),
+      openRange: async (...args: Parameters<IncusClient['openRange']>) => {
+        const body = await client.openRange(...args);
+        // The answer promises more than comes, as when a file shrinks under the reader.
+        if (args[1].endsWith('/b') && body) body.headers['content-length'] = '9';
+        return body;
+      },
+    };
+    expect(await keeper().collect('host', guest, source, ['*'])).toMatchObject({ files: 2, skipped: 1 });
+    expect(await namesIn(await archive())).toEqual(['a', 'c']);
+  });
+
+  it('are left after a few tries, and leave nothing half-made', async () => {
+    put({ a: file('a') });
+    const artifacts = keeper();
+    const once = () => artifacts.collect('host', client, source, ['**']);
+    sim.kill();
+    await expect(once()).rejects.toThrow();
+    await expect(once()).rejects.toThrow();
+    expect(await once()).toBeUndefined();
+    expect(await readdir(join(directory, 'kept', 'ci', 'job', 'uid-1'))).toEqual([]);
+    expect(store.totalBytes).toBe(0);
+    await sim.restart();
+    pipe = new HttpPipe(() => Promise.resolve(sim.connect()), 8);
+    client = new IncusClient(pipe, 'default');
+    artifacts.forget('guest');
+    expect(await once()).toMatchObject({ files: 1 });
+  });
+
+  it('take no more than their time: what there was time for is kept', async () => {
+    put({ a: file('a'), b: file('b') });
+    const clock = new ManualClock();
+    sim.faults.each = ({ method, query }) =>
+      method === 'GET' && query.get('path') === '/artifacts/b' ? { kind: 'hang' } : undefined;
+    const collecting = keeper(clock).collect('host', client, source, ['*']);
+    await expect.poll(() => asked('GET'), { timeout: 10_000, interval: 5 }).toContain('/artifacts/b');
+    clock.advance(timeLimit);
+    expect(await collecting).toMatchObject({ files: 1, truncated: true });
+    expect(await namesIn(await archive())).toEqual(['a']);
+  });
+});
+
+describe('a job with artifacts', () => {
+  const guest = (job: object) => ({ files: { '/artifacts/out/a': file('kept') }, job: { runMs: 3, ...job } });
+  let bench: SimBench;
+  let store: LogStore;
+
+  async function play(job: object, spec: BenchSpec, user?: 'cancel' | 'delete') {
+    store = await openStore();
+    const keep = () => new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, systemClock);
+    bench = await SimBench.start(join(directory, 'incus.sock'), guest(job), 4, keep);
+    const key = bench.create('job', { artifacts: ['out/*'], ...spec });
+    if (user) {
+      await expect
+        .poll(() => bench.sim.names().map((name) => bench.sim.runs(name)), { timeout: 10_000 })
+        .toEqual([1]);
+      if (user === 'cancel') bench.api.change(key, { cancel: true });
+      else bench.api.delete(key, Date.now());
+    }
+    await bench.settled();
+    return bench.api.history.get('uid-job')?.at(-1);
+  }
+  afterEach(() => bench.close());
+
+  const listings = () =>
+    bench.sim.requests
+      .of({ method: 'GET' })
+      .filter(({ query }) => query.includes(encodeURIComponent('/artifacts/out')));
+  const kept = async () => {
+    const path = join(directory, 'kept', 'default', 'job', 'uid-job', '1.tar.gz');
+    return filesIn(await readFile(path));
+  };
+
+  it.each<[string, object, BenchSpec, ('cancel' | undefined)?]>([
+    ['succeeds', {}, {}],
+    ['fails', { exitCode: 3 }, {}],
+    ['runs out of time', { runMs: Infinity }, { timeoutSeconds: 1 }],
+    ['is cancelled', { runMs: Infinity }, {}, 'cancel'],
+  ])('keeps them when it %s', async (_how, job, spec, user) => {
+    const status = await play(job, spec, user);
+    expect(status?.artifacts).toMatchObject({ files: 1, skipped: 0, truncated: false });
+    expect(await kept()).toMatchObject([{ name: 'out/a', content: Buffer.from('kept') }]);
+  });
+
+  it('asks for none when it is deleted, or names none', async () => {
+    await play({ runMs: Infinity }, {}, 'delete');
+    expect(listings()).toEqual([]);
+    await bench.close();
+    const status = await play({}, { artifacts: [] });
+    expect(status).toMatchObject({ phase: 'Succeeded' });
+    expect(status?.artifacts).toBeUndefined();
+    expect(listings()).toEqual([]);
+  });
+
+  it('ends as it would without them when they cannot be read', { timeout: 30_000 }, async () => {
+    store = await openStore();
+    const keep = () => new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, systemClock);
+    bench = await SimBench.start(join(directory, 'incus.sock'), guest({ exitCode: 7 }), 4, keep);
+    bench.sim.faults.each = ({ method, query }) =>
+      method === 'GET' && query.get('path') === '/artifacts'
+        ? { kind: 'answer', status: 500, body: '{}' }
+        : undefined;
+    bench.create('job', { artifacts: ['out/*'] });
+    await bench.settled(25_000);
+    const status = bench.api.history.get('uid-job')?.at(-1);
+    expect(status).toMatchObject({ phase: 'Failed', exitCode: 7, failure: { class: 'Test' } });
+    expect(status?.artifacts).toBeUndefined();
+  });
+
+  it(
+    'keeps whole ones when the controller is killed at any request of reading them',
+    { timeout: 60_000 },
+    async () => {
+      store = await openStore();
+      const keep = () => new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, systemClock);
+      bench = await SimBench.start(join(directory, 'incus.sock'), guest({}), 4, keep);
+      for (const [index, when] of (['before', 'after'] as const).flatMap((one) =>
+        [0, 1, 2, 3, 4].map((at) => [at, one] as const),
+      )) {
+        let left = index;
+        const { sim } = bench;
+        const each = sim.faults.each;
+        sim.faults.each = (request) => {
+          const about = request.query.get('path') ?? '';
+          if (!/^\/artifacts(\/(out.*)?)?$/.test(about) || left-- !== 0) return undefined;
+          queueMicrotask(() => void bench.replaceController());
+          return { kind: 'drop', when };
+        };
+        const name = `job-${when}-${index}`;
+        bench.create(name, { artifacts: ['out/*'] });
+        await bench.settled();
+        sim.faults.each = each;
+        expect(bench.api.history.get(`uid-${name}`)?.at(-1)?.artifacts).toMatchObject({ files: 1 });
+        const path = join(directory, 'kept', 'default', name, `uid-${name}`);
+        expect(await readdir(path)).toContain('1.tar.gz');
+        expect(await namesIn(await readFile(join(path, '1.tar.gz')))).toEqual(['out/a']);
+      }
+    },
+  );
+});
+
+function range(count: number): number[] {
+  return Array.from({ length: count }, (_, index) => index);
+}
+
+/** Text that hardly gets smaller, the same each time. */
+function noise(length: number): string {
+  let seed = 1;
+  return range(length)
+    .map(() => {
+      seed = (seed * 48271) % 2147483647;
+      return String.fromCharCode(33 + (seed % 90));
+    })
+    .join('');
+}
