@@ -19,6 +19,9 @@ export const holdUntilAnnotation = `${group}/hold-until`;
 /** On a CiJob that `cijob retry` made: the name of the one it was made from. */
 export const retryOfAnnotation = `${group}/retry-of`;
 
+/** On a CiJob, set by whoever creates it: the W3C `traceparent` of the span that the job is a part of. */
+export const traceparentAnnotation = `${group}/traceparent`;
+
 /** The part of `metav1.ObjectMeta` that we read. Everything else is kept out of memory. */
 export const ObjectMeta = z.object({
   name: z.string(),

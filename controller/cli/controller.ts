@@ -17,11 +17,14 @@ import { Engine } from '../reconcile/engine.ts';
 import { OrphanSweep } from '../reconcile/orphan-sweep.ts';
 import { defaultPatience } from '../reconcile/observed.ts';
 import { SshError } from '../ssh/errors.ts';
+import { expose } from '../telemetry/exposition.ts';
 import { serveTelemetry } from '../telemetry/http.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
+import { startTraces } from '../telemetry/traces.ts';
 import { programVersion } from '../version.ts';
 import { jobGauges } from './job-gauges.ts';
+import { JobTraces } from './job-traces.ts';
 import { LogService, type LogOptions } from './log-service.ts';
 import { logCommand, measure } from './observe.ts';
 
@@ -79,7 +82,13 @@ export async function controller(options: ControllerOptions): Promise<number> {
     address: options.metricsAddress,
     alive: () => undefined,
     ready: () => (stopping.signal.aborted ? 'shutting down' : undefined),
-    metrics: metrics.registry,
+    metrics: (accept) => expose(metrics.registry, accept),
+  });
+  const traces = await startTraces({
+    clock,
+    version: programVersion,
+    onDropped: (spans) => metrics.spansDropped.increment({}, spans),
+    onTrouble: (why) => log.warn(why),
   });
   const logs = await LogService.start(options, client, clock, log);
   metrics.leading.set({ name }, 0);
@@ -98,6 +107,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
     metrics.leading.set({ name }, 0);
     await election.release();
     await logs?.close();
+    await traces?.close();
     await server.close();
     transport.close();
   }
@@ -149,8 +159,9 @@ export async function controller(options: ControllerOptions): Promise<number> {
         },
         drift(host, instance, kind) {
           metrics.drift.increment({ host, kind });
-          log.warn({ host, instance, kind }, 'instance changed behind our back');
           const job = cluster.job(pool.ownerOf(host, instance) ?? '');
+          const about = { host, instance, kind, ...(job && jobTraces?.fields(job)) };
+          log.warn(about, 'instance changed behind our back');
           if (!job) return;
           const note = `instance ${instance} on host ${host} was changed by somebody else: ${kind}`;
           recorder.record(
@@ -166,6 +177,8 @@ export async function controller(options: ControllerOptions): Promise<number> {
         request: (host, method, path) => log.trace({ host, method, path }, 'request'),
       },
     });
+    const jobTraces =
+      traces && new JobTraces({ traces, addressOf: (host) => pool.get(host)?.spec.connection.ssh?.address });
     const cluster: ClusterController = new ClusterController({
       client,
       clock,
@@ -188,7 +201,11 @@ export async function controller(options: ControllerOptions): Promise<number> {
           controllerId,
           patience: { ...defaultPatience, hostGrace: options.hostGraceSeconds * 1000 },
           namespaceLabels: (one) => cluster.namespaceLabels(one),
-          onError: (job, err) => log.warn({ job, err }, 'reconcile failed; it is tried again'),
+          onError(key, err) {
+            const job = cluster.job(key);
+            const trace = job && jobTraces?.fields(job);
+            log.warn({ job: key, ...trace, err }, 'reconcile failed; it is tried again');
+          },
           onReconcile(seconds, failed) {
             metrics.reconcileSeconds.observe({ controller: 'cijob' }, seconds);
             metrics.reconciles.increment({ controller: 'cijob', result: failed ? 'error' : 'success' });
@@ -201,22 +218,23 @@ export async function controller(options: ControllerOptions): Promise<number> {
             retried: () => metrics.queueRetries.increment({ name: 'cijob' }),
           },
           observer: {
-            status(job, before, after) {
-              measure(metrics, job, before, after);
+            status(job, before, after, stored) {
+              jobTraces?.status(job, before, after, stored);
+              measure(metrics, job, before, after, jobTraces?.exemplar(job));
               logs?.status(job, before, after);
               const { metadata } = job;
               for (const happening of happenings(before, after)) {
                 recorder.record({ apiVersion, kind: 'CiJob', ...metadata }, happening);
               }
               if (before?.phase !== after.phase) {
-                log.info(
-                  { job: `${metadata.namespace ?? ''}/${metadata.name}`, host: after.host ?? '' },
-                  after.phase ?? '',
-                );
+                const key = `${metadata.namespace ?? ''}/${metadata.name}`;
+                log.info({ job: key, host: after.host ?? '', ...jobTraces?.fields(job) }, after.phase ?? '');
               }
             },
             command(job, host, command, outcome, milliseconds) {
-              logCommand(log, pool.get(host)?.spec.project ?? '', job, host, command, outcome, milliseconds);
+              const trace = jobTraces?.command(job, host, command, outcome, milliseconds, clock.now());
+              const project = pool.get(host)?.spec.project ?? '';
+              logCommand(log, project, job, host, command, outcome, milliseconds, trace);
             },
           },
         }),

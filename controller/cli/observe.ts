@@ -6,6 +6,7 @@ import type { CommandOutcome } from '../incus/outcome.ts';
 import { keyOf } from '../reconcile/names.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import type { TraceFields } from './job-traces.ts';
 
 /** One log line a command, that an operator can read and repeat. */
 export function logCommand(
@@ -16,9 +17,11 @@ export function logCommand(
   command: Command,
   outcome: CommandOutcome,
   milliseconds: number,
+  trace: TraceFields | undefined,
 ): void {
   const fields = {
     job: keyOf(job.metadata),
+    ...trace,
     host,
     instance: command.instance,
     verb: command.verb,
@@ -34,17 +37,23 @@ export function logCommand(
   }
 }
 
-/** Counts and times what a change of status tells. */
+/**
+ * Counts and times what a change of status tells.
+ *
+ * @param traceId The job's trace, for exemplars.
+ */
 export function measure(
   metrics: Metrics,
   job: CiJob,
   before: CiJobStatus | undefined,
   after: CiJobStatus,
+  traceId: string | undefined,
 ): void {
   const admitted = (status: CiJobStatus | undefined) =>
     findCondition(status?.conditions, 'Admitted')?.status === 'True';
   if (!admitted(before) && admitted(after) && after.attempts === undefined) {
-    metrics.queueSeconds.observe({}, secondsBetween(job.metadata.creationTimestamp, after.startTime));
+    const waited = secondsBetween(job.metadata.creationTimestamp, after.startTime);
+    metrics.queueSeconds.observe({}, waited, traceId);
   }
   const retried = after.attempts?.at(-1);
   if (retried && after.attempts?.length !== before?.attempts?.length)
@@ -61,11 +70,12 @@ export function measure(
     ['Collecting', metrics.collectSeconds],
   ] as const) {
     const seconds = secondsIn(after, phase);
-    if (seconds !== undefined) histogram.observe({}, seconds);
+    if (seconds !== undefined) histogram.observe({}, seconds, traceId);
   }
   if (after.startTime !== undefined) {
     const whole = secondsBetween(after.startTime, after.completionTime);
-    metrics.overheadSeconds.observe({}, Math.max(0, whole - (secondsIn(after, 'Running') ?? 0)));
+    const overhead = Math.max(0, whole - (secondsIn(after, 'Running') ?? 0));
+    metrics.overheadSeconds.observe({}, overhead, traceId);
   }
 }
 

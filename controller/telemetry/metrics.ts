@@ -1,5 +1,12 @@
 import { collectDefaultMetrics, Registry } from 'prom-client';
-import { counter, collectedGauge, gauge, histogram, type Sample } from './typed-metrics.ts';
+import {
+  collectedGauge,
+  counter,
+  exemplarHistogram,
+  gauge,
+  histogram,
+  type Sample,
+} from './typed-metrics.ts';
 
 /** What is read at each scrape. What is not set yet shows no series. */
 export interface MetricSources {
@@ -108,6 +115,11 @@ function loopMetrics(registry: Registry) {
       help: 'Kubernetes Events not written because the API server was too slow or refused them.',
       labels: [],
     }),
+    spansDropped: counter(registry, {
+      name: 'cijob_spans_dropped_total',
+      help: 'Spans of traces not delivered because the collector was too slow, out of reach or refused them.',
+      labels: [],
+    }),
   };
   // Present from the start, so that rate() sees the first one.
   metrics.reconcileErrors.increment({ controller: 'cijob' }, 0);
@@ -118,7 +130,7 @@ function loopMetrics(registry: Registry) {
 /** What becomes of jobs, and where their time goes. */
 function jobMetrics(registry: Registry) {
   const seconds = (part: string, help: string) =>
-    histogram(registry, { name: `cijob_${part}_seconds`, help, labels: [], buckets: slow });
+    exemplarHistogram(registry, { name: `cijob_${part}_seconds`, help, labels: [], buckets: slow });
   const finished = counter(registry, {
     name: 'cijob_finished_total',
     help: 'CiJobs that reached their end, by result and by class of failure (None for a success).',

@@ -4,6 +4,7 @@ import { IncusHost } from '../../controller/api/incushost.ts';
 import { apiVersion } from '../../controller/api/meta.ts';
 import { systemClock } from '../../controller/clock.ts';
 import type { Patience } from '../../controller/reconcile/observed.ts';
+import type { Observer } from '../../controller/reconcile/ports.ts';
 import { isFinished } from '../../controller/reconcile/step.ts';
 import type { GuestScript } from './incus-sim/guest-script.ts';
 import { IncusSim } from './incus-sim/sim.ts';
@@ -30,15 +31,18 @@ export class SimBench {
   controller: ModelController;
   readonly #socketPath: string;
   readonly #capacity: number;
+  readonly #observe: (() => Observer) | undefined;
   #born = 0;
 
   private constructor(
     socketPath: string,
     capacity: number,
     guest: GuestScript | ((name: string) => GuestScript),
+    observe: (() => Observer) | undefined,
   ) {
     this.#socketPath = socketPath;
     this.#capacity = capacity;
+    this.#observe = observe;
     this.sim = new IncusSim({ guest, timings: { create: 1, start: 1, stop: 1, delete: 1 } });
     this.sim.store.addImage('image');
     this.sim.faults.each = () => {
@@ -48,12 +52,14 @@ export class SimBench {
     this.controller = this.#launch();
   }
 
+  /** @param observe Makes what each controller that is born tells what happens. */
   static async start(
     socketPath: string,
     guest: GuestScript | ((name: string) => GuestScript),
     capacity = 4,
+    observe?: () => Observer,
   ): Promise<SimBench> {
-    const bench = new SimBench(socketPath, capacity, guest);
+    const bench = new SimBench(socketPath, capacity, guest, observe);
     await bench.sim.listen(socketPath);
     return bench;
   }
@@ -153,6 +159,7 @@ export class SimBench {
       hosts: [host],
       patience: hasty,
       prompt: true,
+      ...(this.#observe ? { observer: this.#observe() } : {}),
     });
     return controller;
   }

@@ -18,7 +18,7 @@ function observeJob(metrics: Metrics, job: number): void {
   metrics.finished.increment({ result: 'Failed', class: 'Test' });
   metrics.retries.increment({ reason: 'InstanceGone' });
   for (const part of ['queue', 'provision', 'boot', 'run', 'collect', 'overhead'] as const) {
-    metrics[`${part}Seconds`].observe({}, job);
+    metrics[`${part}Seconds`].observe({}, job, undefined);
   }
   metrics.incusCommands.increment({ verb: 'create', host, outcome });
   metrics.incusCommandSeconds.observe({ verb: 'create', host, outcome }, job / 100);
@@ -81,6 +81,7 @@ describe('the metrics', () => {
         "cijob_queue_seconds",
         "cijob_retries_total",
         "cijob_run_seconds",
+        "cijob_spans_dropped_total",
       ]
     `);
   });
@@ -119,7 +120,7 @@ describe('the metrics', () => {
       // @ts-expect-error -- class is missing
       metrics.finished.increment({ result: 'Failed' });
       // @ts-expect-error -- no metric knows jobs
-      metrics.queueSeconds.observe({ job: 'a' }, 1);
+      metrics.queueSeconds.observe({ job: 'a' }, 1, undefined);
       // @ts-expect-error -- the value is missing
       metrics.eventLagSeconds.observe({ host: 'a' });
     };
