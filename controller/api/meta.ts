@@ -21,6 +21,8 @@ export const retryOfAnnotation = `${group}/retry-of`;
 
 /** Label of a CiJob: what it is a run of, for the metrics. Only lanes that the controller was told are told apart. */
 export const laneLabel = `${group}/lane`;
+/** On a CiJob, set by whoever creates it: the W3C `traceparent` of the span that the job is a part of. */
+export const traceparentAnnotation = `${group}/traceparent`;
 
 /** The part of `metav1.ObjectMeta` that we read. Everything else is kept out of memory. */
 export const ObjectMeta = z.object({

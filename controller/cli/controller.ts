@@ -17,10 +17,13 @@ import { Engine } from '../reconcile/engine.ts';
 import { OrphanSweep } from '../reconcile/orphan-sweep.ts';
 import { defaultPatience } from '../reconcile/observed.ts';
 import { SshError } from '../ssh/errors.ts';
+import { expose } from '../telemetry/exposition.ts';
 import { serveTelemetry } from '../telemetry/http.ts';
 import { createLogger, type LogLevel } from '../telemetry/log.ts';
 import { createMetrics } from '../telemetry/metrics.ts';
+import { startTraces } from '../telemetry/traces.ts';
 import { programVersion } from '../version.ts';
+import { JobTraces } from './job-traces.ts';
 import { LogService, type LogOptions } from './log-service.ts';
 import { hostMeasures, loopMeasures, metricSources } from './metric-sources.ts';
 import { logCommand, measure } from './observe.ts';
@@ -82,7 +85,13 @@ export async function controller(options: ControllerOptions): Promise<number> {
     address: options.metricsAddress,
     alive: () => undefined,
     ready: () => (stopping.signal.aborted ? 'shutting down' : undefined),
-    metrics: metrics.registry,
+    metrics: (accept) => expose(metrics.registry, accept),
+  });
+  const traces = await startTraces({
+    clock,
+    version: programVersion,
+    onDropped: (spans) => metrics.spansDropped.increment({}, spans),
+    onTrouble: (why) => log.warn(why),
   });
   const logs = await LogService.start(options, client, clock, log);
   metrics.leading.set({ name }, 0);
@@ -101,6 +110,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
     metrics.leading.set({ name }, 0);
     await election.release();
     await logs?.close();
+    await traces?.close();
     await server.close();
     transport.close();
   }
@@ -152,8 +162,9 @@ export async function controller(options: ControllerOptions): Promise<number> {
         },
         drift(host, instance, kind) {
           metrics.drift.increment({ host, kind });
-          log.warn({ host, instance, kind }, 'instance changed without the controller');
           const job = cluster.job(pool.ownerOf(host, instance) ?? '');
+          const about = { host, instance, kind, ...(job && jobTraces?.fields(job)) };
+          log.warn(about, 'instance changed without the controller');
           if (!job) return;
           const note = `instance ${instance} on host ${host} changed without the controller: ${kind}`;
           recorder.record(
@@ -166,6 +177,8 @@ export async function controller(options: ControllerOptions): Promise<number> {
       },
     });
     const measures = { metrics, lanes: new Set(options.lane), overhead: new Overhead() };
+    const jobTraces =
+      traces && new JobTraces({ traces, addressOf: (host) => pool.get(host)?.spec.connection.ssh?.address });
     const cluster: ClusterController = new ClusterController({
       client,
       clock,
@@ -198,32 +211,32 @@ export async function controller(options: ControllerOptions): Promise<number> {
           controllerId,
           patience: { ...defaultPatience, hostGrace: options.hostGraceSeconds * 1000 },
           namespaceLabels: (one) => cluster.namespaceLabels(one),
-          onError: (job, err, reconcileID) =>
-            log.warn({ job, reconcileID, err }, 'reconcile failed; it is tried again'),
+          onError(key, err, reconcileID) {
+            const job = cluster.job(key);
+            const trace = job && jobTraces?.fields(job);
+            log.warn({ job: key, reconcileID, ...trace, err }, 'reconcile failed; it is tried again');
+          },
           ...loopMeasures(metrics),
           observer: {
-            status(job, before, after, _stored, reconcileID) {
-              measure(measures, job, before, after);
+            status(job, before, after, stored, reconcileID) {
+              jobTraces?.status(job, before, after, stored);
+              measure(measures, job, before, after, jobTraces?.exemplar(job));
               logs?.status(job, before, after);
               const { metadata } = job;
               for (const happening of happenings(before, after)) {
                 recorder.record({ apiVersion, kind: 'CiJob', ...metadata }, happening);
               }
               if (before?.phase !== after.phase) {
-                log.info(
-                  {
-                    job: `${metadata.namespace ?? ''}/${metadata.name}`,
-                    reconcileID,
-                    host: after.host ?? '',
-                  },
-                  after.phase ?? '',
-                );
+                const key = `${metadata.namespace ?? ''}/${metadata.name}`;
+                const about = { job: key, reconcileID, host: after.host ?? '', ...jobTraces?.fields(job) };
+                log.info(about, after.phase ?? '');
               }
             },
             command(job, host, command, outcome, milliseconds, reconcileID) {
               measures.overhead.command(command, clock.now(), milliseconds);
+              const trace = jobTraces?.command(job, host, command, outcome, milliseconds, clock.now());
               const project = pool.get(host)?.spec.project ?? '';
-              logCommand(log, project, job, host, command, outcome, milliseconds, reconcileID);
+              logCommand(log, project, job, host, command, outcome, milliseconds, reconcileID, trace);
             },
           },
         }),

@@ -8,6 +8,7 @@ import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { laneOf } from './lanes.ts';
 import type { Overhead } from './overhead.ts';
+import type { TraceFields } from './job-traces.ts';
 
 /** One log line a command, that an operator can read and repeat. */
 export function logCommand(
@@ -19,10 +20,12 @@ export function logCommand(
   outcome: CommandOutcome,
   milliseconds: number,
   reconcileID: string,
+  trace: TraceFields | undefined,
 ): void {
   const fields = {
     job: keyOf(job.metadata),
     reconcileID,
+    ...trace,
     host,
     instance: command.instance,
     verb: command.verb,
@@ -46,19 +49,25 @@ export interface JobMeasures {
   overhead: Overhead;
 }
 
-/** Counts and times what a change of status tells. */
+/**
+ * Counts and times what a change of status tells.
+ *
+ * @param traceId The job's trace, for exemplars.
+ */
 export function measure(
   { metrics, lanes, overhead }: JobMeasures,
   job: CiJob,
   before: CiJobStatus | undefined,
   after: CiJobStatus,
+  traceId?: string,
 ): void {
   const lane = laneOf(job, lanes);
   const added = overhead.status(before, after);
   const admitted = (status: CiJobStatus | undefined) =>
     findCondition(status?.conditions, 'Admitted')?.status === 'True';
   if (!admitted(before) && admitted(after) && after.attempts === undefined) {
-    metrics.queueSeconds.observe({ lane }, secondsBetween(job.metadata.creationTimestamp, after.startTime));
+    const waited = secondsBetween(job.metadata.creationTimestamp, after.startTime);
+    metrics.queueSeconds.observe({ lane }, waited, traceId);
   }
   const retried = after.attempts?.at(-1);
   if (retried && after.attempts?.length !== before?.attempts?.length)
@@ -75,11 +84,11 @@ export function measure(
     ['Collecting', metrics.collectSeconds],
   ] as const) {
     const seconds = secondsIn(after, phase);
-    if (seconds !== undefined) histogram.observe({}, seconds);
+    if (seconds !== undefined) histogram.observe({}, seconds, traceId);
   }
   const ran = secondsIn(after, 'Running');
-  if (ran !== undefined) metrics.runSeconds.observe({ lane }, ran);
-  if (added !== undefined) metrics.overheadSeconds.observe({}, added);
+  if (ran !== undefined) metrics.runSeconds.observe({ lane }, ran, traceId);
+  if (added !== undefined) metrics.overheadSeconds.observe({}, added, traceId);
 }
 
 function secondsIn({ timings = [] }: CiJobStatus, phase: Phase): number | undefined {

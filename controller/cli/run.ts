@@ -9,7 +9,10 @@ import { FileDraft } from '../logs/archive-file.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
+import { startTraces } from '../telemetry/traces.ts';
+import { programVersion } from '../version.ts';
 import { readInput } from './input.ts';
+import { JobTraces } from './job-traces.ts';
 import { Standalone } from './standalone.ts';
 
 export interface RunOptions {
@@ -41,6 +44,18 @@ export async function run(options: RunOptions): Promise<number> {
     if (options.output === 'text') process.stdout.write(chunk);
   });
   const logs = new LiveLogs(sink);
+  const traces = await startTraces({
+    clock: systemClock,
+    version: programVersion,
+    onDropped: () => undefined,
+    onTrouble: say,
+  });
+  const jobTraces =
+    traces &&
+    new JobTraces({
+      traces,
+      addressOf: (host) => standalone.pool.get(host)?.spec.connection.ssh?.address,
+    });
   const standalone: Standalone = new Standalone({
     input,
     identity: options.identity,
@@ -59,11 +74,13 @@ export async function run(options: RunOptions): Promise<number> {
       }
     },
     observer: {
-      status(job, before, after) {
+      status(job, before, after, stored) {
+        jobTraces?.status(job, before, after, stored);
         const line = phaseLine(job, before, after, systemClock.now());
         if (line !== undefined) say(line);
       },
-      command(_job, host, command, outcome, milliseconds) {
+      command(job, host, command, outcome, milliseconds) {
+        jobTraces?.command(job, host, command, outcome, milliseconds, systemClock.now());
         if (!options.verbose) return;
         const project = standalone.pool.get(host)?.spec.project ?? 'default';
         for (const line of commandLines(command, project)) say(`  $ ${line}`);
@@ -75,7 +92,11 @@ export async function run(options: RunOptions): Promise<number> {
   let stopListening: () => void = () => undefined;
   try {
     await standalone.connect();
-    const keys = input.jobs.map((job) => keyOf(store.create(job, systemClock.now()).metadata));
+    const created = input.jobs.map((job) => store.create(job, systemClock.now()));
+    const keys = created.map((job) => keyOf(job.metadata));
+    for (const job of created) {
+      if (jobTraces) say(`${keyOf(job.metadata)}: trace ${jobTraces.fields(job).trace_id}`);
+    }
     stopListening = onInterrupt((times) => {
       if (times > 1) process.exit(exitCodes.cancelled);
       say('cancelling; interrupt again to leave at once (the instance then stays behind)');
@@ -91,6 +112,7 @@ export async function run(options: RunOptions): Promise<number> {
   } finally {
     stopListening();
     await standalone.close();
+    await traces?.close();
   }
 }
 

@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import type { Exposition } from './exposition.ts';
 
 export interface TelemetryServerOptions {
   /** Address to listen on, such as `:8080`, `127.0.0.1:0` or `[::1]:8080`. Without a host, all addresses. */
@@ -8,7 +9,8 @@ export interface TelemetryServerOptions {
   alive: () => string | undefined;
   /** Undefined when the process does its duty, else why it does not yet, or no longer. */
   ready: () => string | undefined;
-  metrics: { contentType: string; metrics: () => Promise<string> };
+  /** The metrics, in the format that a request's `Accept` asks for. */
+  metrics: (accept: string | undefined) => Promise<Exposition>;
 }
 
 export interface TelemetryServer {
@@ -61,7 +63,8 @@ async function respond(options: TelemetryServerOptions, request: IncomingMessage
     else if (path === '/healthz') check(response, options.alive());
     else if (path === '/readyz') check(response, options.ready());
     else if (path === '/metrics') {
-      send(response, 200, await options.metrics.metrics(), { 'Content-Type': options.metrics.contentType });
+      const { contentType, body } = await options.metrics(request.headers.accept);
+      send(response, 200, body, { 'Content-Type': contentType, Vary: 'Accept' });
     } else send(response, 404, 'try /healthz, /readyz or /metrics\n');
   } catch {
     send(response, 500, 'failed\n');

@@ -1,5 +1,12 @@
 import { collectDefaultMetrics, Registry } from 'prom-client';
-import { counter, collectedGauge, gauge, histogram, type Sample } from './typed-metrics.ts';
+import {
+  collectedGauge,
+  counter,
+  exemplarHistogram,
+  gauge,
+  histogram,
+  type Sample,
+} from './typed-metrics.ts';
 
 /** What is read at each scrape. What is not set yet shows no series. */
 export interface MetricSources {
@@ -119,6 +126,11 @@ function loopMetrics(registry: Registry) {
       help: 'Kubernetes Events not written because the API server was too slow or refused them.',
       labels: [],
     }),
+    spansDropped: counter(registry, {
+      name: 'cijob_spans_dropped_total',
+      help: 'Spans of traces not delivered because the collector was too slow, out of reach or refused them.',
+      labels: [],
+    }),
   };
   // Present from the start, so that rate() sees the first one.
   metrics.reconcileErrors.increment({ controller: 'cijob' }, 0);
@@ -129,9 +141,9 @@ function loopMetrics(registry: Registry) {
 /** What becomes of jobs, and where their time goes. */
 function jobMetrics(registry: Registry, lanes: readonly string[]) {
   const seconds = (part: string, help: string) =>
-    histogram(registry, { name: `cijob_${part}_seconds`, help, labels: [], buckets: slow });
+    exemplarHistogram(registry, { name: `cijob_${part}_seconds`, help, labels: [], buckets: slow });
   const secondsOfLane = (part: string, help: string) =>
-    histogram(registry, { name: `cijob_${part}_seconds`, help, labels: ['lane'], buckets: slow });
+    exemplarHistogram(registry, { name: `cijob_${part}_seconds`, help, labels: ['lane'], buckets: slow });
   const finished = counter(registry, {
     name: 'cijob_finished_total',
     help: 'CiJobs that reached their end, by result, class of failure (None for a success) and lane.',
@@ -164,7 +176,7 @@ function jobMetrics(registry: Registry, lanes: readonly string[]) {
     bootSeconds: seconds('boot', 'From the start of the instance to a guest that takes commands.'),
     runSeconds,
     collectSeconds: seconds('collect', 'From the end of the command to its result and log being read.'),
-    overheadSeconds: histogram(registry, {
+    overheadSeconds: exemplarHistogram(registry, {
       name: 'cijob_overhead_seconds',
       help:
         'What the controller itself added: from the admission of the last attempt to its outcome, less the time in ' +

@@ -21,6 +21,16 @@ export interface TypedHistogram<L extends string> {
   zero(labels: Labels<L>): void;
 }
 
+export interface ExemplarHistogram<L extends string> {
+  /**
+   * @param value In the metric's unit, which is seconds.
+   * @param traceId A trace that shows where it came from, if there is one: the newest of each bucket is its exemplar.
+   */
+  observe(labels: Labels<L>, value: number, traceId: string | undefined): void;
+  /** Makes the series present before the first observation, so that rate() sees that one. */
+  zero(labels: Labels<L>): void;
+}
+
 /** One value of a gauge that is read when Prometheus asks. */
 export interface Sample<L extends string> {
   labels: Labels<L>;
@@ -68,6 +78,30 @@ export function histogram<const L extends string>(
 ): TypedHistogram<L> {
   const metric = new Histogram({ ...configuration(registry, definition), buckets: definition.buckets });
   return { observe: (labels, value) => metric.observe(labels, value), zero: (labels) => metric.zero(labels) };
+}
+
+/** A histogram whose buckets refer to traces, for scrapers that take OpenMetrics. They add no series. */
+export function exemplarHistogram<const L extends string>(
+  registry: Registry,
+  definition: Definition<L> & { buckets: number[] },
+): ExemplarHistogram<L> {
+  const { buckets } = definition;
+  // prom-client's types want an exemplar to have the labels of its series, and its constructor a registry that speaks
+  // OpenMetrics only; ours speaks both (exposition.ts).
+  const metric: Histogram = new Histogram({
+    ...configuration(registry, definition),
+    registers: [],
+    buckets,
+    enableExemplars: true,
+  });
+  registry.registerMetric(metric);
+  return {
+    observe: (labels, value, traceId) =>
+      metric.observe(
+        traceId === undefined ? { labels, value } : { labels, value, exemplarLabels: { trace_id: traceId } },
+      ),
+    zero: (labels) => metric.zero(labels),
+  };
 }
 
 function configuration<L extends string>(registry: Registry, { name, help, labels }: Definition<L>) {

@@ -255,7 +255,7 @@ describe('a job with artifacts', () => {
   async function play(job: object, spec: BenchSpec, user?: 'cancel' | 'delete') {
     store = await openStore();
     const keep = () => new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, systemClock);
-    bench = await SimBench.start(join(directory, 'incus.sock'), guest(job), 4, keep);
+    bench = await SimBench.start(join(directory, 'incus.sock'), guest(job), 4, { artifacts: keep });
     const key = bench.create('job', { artifacts: ['out/*'], ...spec });
     if (user) {
       await expect
@@ -302,7 +302,9 @@ describe('a job with artifacts', () => {
   it('ends as it would without them when they cannot be read', { timeout: 30_000 }, async () => {
     store = await openStore();
     const keep = () => new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, systemClock);
-    bench = await SimBench.start(join(directory, 'incus.sock'), guest({ exitCode: 7 }), 4, keep);
+    bench = await SimBench.start(join(directory, 'incus.sock'), guest({ exitCode: 7 }), 4, {
+      artifacts: keep,
+    });
     bench.sim.faults.each = ({ method, query }) =>
       method === 'GET' && query.get('path') === '/artifacts'
         ? { kind: 'answer', status: 500, body: '{}' }
@@ -320,7 +322,7 @@ describe('a job with artifacts', () => {
     async () => {
       store = await openStore();
       const keep = () => new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, systemClock);
-      bench = await SimBench.start(join(directory, 'incus.sock'), guest({}), 4, keep);
+      bench = await SimBench.start(join(directory, 'incus.sock'), guest({}), 4, { artifacts: keep });
       for (const [index, when] of (['before', 'after'] as const).flatMap((one) =>
         [0, 1, 2, 3, 4].map((at) => [at, one] as const),
       )) {

@@ -63,17 +63,24 @@ describe('the manifests', () => {
     expect(await kubectl('diff', '--server-side', '-f', installFile)).toMatchObject({ code: 0, stdout: '' });
   });
 
-  test.each(['overlays/one-replica', 'overlays/monitored', 'overlays/logs', 'policies', 'monitoring'])(
-    '%s builds',
-    async (path) => {
-      expect(await bench.controlPlane.kubectlOk(['kustomize', join(deploy, path)])).toContain('apiVersion:');
+  test.each([
+    'overlays/one-replica',
+    'overlays/monitored',
+    'overlays/logs',
+    'overlays/traces',
+    'policies',
+    'monitoring',
+  ])('%s builds', async (path) => {
+    expect(await bench.controlPlane.kubectlOk(['kustomize', join(deploy, path)])).toContain('apiVersion:');
+  });
+
+  test.each(['one-replica', 'logs', 'traces'])(
+    'overlays/%s is accepted by the API server',
+    async (overlay) => {
+      const args = ['apply', '--server-side', '--dry-run=server', '-k', join(deploy, 'overlays', overlay)];
+      expect(await bench.controlPlane.kubectlOk(args)).toContain('deployment.apps/cijob-controller');
     },
   );
-
-  test.each(['one-replica', 'logs'])('overlays/%s is accepted by the API server', async (overlay) => {
-    const args = ['apply', '--server-side', '--dry-run=server', '-k', join(deploy, 'overlays', overlay)];
-    expect(await bench.controlPlane.kubectlOk(args)).toContain('deployment.apps/cijob-controller');
-  });
 
   test("the controller's pod keeps to the restricted Pod Security Standard", async () => {
     const [deployment] = parseAllDocuments(await readFile(join(deploy, 'base/deployment.yaml'), 'utf8'));

@@ -5,7 +5,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { createMetrics } from '../../controller/telemetry/metrics.ts';
+import { traceIdOf } from '../../controller/telemetry/trace-ids.ts';
 import { clearAway } from '../support/left-under.ts';
+import { OtlpCollector, type ReceivedSpan } from '../support/otlp-collector.ts';
 import { drawDashboard, type DrawnPanel, type Series } from '../support/draw-dashboard.ts';
 import { Prometheus, promtool } from '../support/prometheus.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
@@ -32,14 +34,17 @@ let dir: string;
 let bench: Bench;
 let installed: Installed;
 let prometheus: Prometheus;
+let collector: OtlpCollector;
 let started: number;
 
 beforeAll(async () => {
   dir = await makeTempDir('monitoring');
   bench = await startBench({ controlPlane: true });
+  collector = await OtlpCollector.start();
   installed = await Installed.start(bench, {
     slots: 8,
     flags: ['--orphan-grace-seconds', '1', '--lane', 'unit', '--lane', 'idle'],
+    env: { OTEL_EXPORTER_OTLP_ENDPOINT: collector.endpoint },
   });
   const port = installed.controller.log().find((line) => line.port !== undefined)?.port ?? 0;
   prometheus = await Prometheus.start({
@@ -56,6 +61,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await prometheus.stop();
   await installed.stop();
+  await collector.stop();
   await bench.stop();
   await clearAway(dir);
 });
@@ -159,9 +165,45 @@ describe('the metrics', () => {
     );
   });
 
+  test('refer to the traces of the jobs behind them', async () => {
+    const roots = () => collector.spans.filter(({ name }) => name === 'CiJob');
+    await eventually('the exemplars of the jobs that ran', async () => {
+      const exemplars = await prometheus.exemplars('cijob_run_seconds_bucket', 3600);
+      const traces = new Set(roots().map(({ traceId }) => traceId));
+      return exemplars.length > 1 && exemplars.every(({ labels }) => traces.has(labels['trace_id'] ?? ''));
+    });
+  });
+
   test('the leader says that it leads', async () => {
     expect(await prometheus.query('leader_election_master_status')).toMatchObject([{ value: 1 }]);
   });
+});
+
+describe('the traces', () => {
+  test('are one a job: its life, the phases and the commands, all with one id, which the log has too', async () => {
+    const jobs = (await installed.jobs()).filter(({ status }) => status?.completionTime !== undefined);
+    await eventually('a root span of each job that is over', () =>
+      Promise.resolve(
+        jobs.every(({ metadata }) => spansOf(metadata.uid).some(({ name }) => name === 'CiJob')),
+      ),
+    );
+    const retried = jobs.find(({ metadata }) => metadata.name === 'retried')!;
+    const spans = spansOf(retried.metadata.uid);
+    expect(spans.filter(({ name }) => name === 'Running')).toHaveLength(2);
+    expect(spans.filter(({ name }) => name === 'incus launch').length).toBeGreaterThanOrEqual(2);
+    const ids = new Set(spans.map(({ spanId }) => spanId));
+    const [root, ...others] = spans.filter(({ parentSpanId }) => !ids.has(parentSpanId ?? ''));
+    expect([root?.name, others]).toEqual(['CiJob', []]);
+    const lines = installed.controller
+      .log()
+      .filter(({ job, msg }) => job === 'ci/retried' && msg === 'command');
+    expect(new Set(lines.map((line) => line['trace_id']))).toEqual(new Set([root?.traceId]));
+    for (const line of lines) expect(ids).toContain(line['span_id']);
+  });
+
+  function spansOf(uid: string): ReceivedSpan[] {
+    return collector.spans.filter(({ traceId }) => traceId === traceIdOf(uid));
+  }
 });
 
 describe('the dashboards', () => {

@@ -75,6 +75,7 @@ export class Prometheus implements AsyncDisposable {
           `--config.file=${join(dir, 'prometheus.yml')}`,
           `--storage.tsdb.path=${join(dir, 'data')}`,
           `--web.listen-address=${address}`,
+          '--enable-feature=exemplar-storage',
         ],
         logFile: join(dir, 'prometheus.log'),
         isReady: async () => (await fetch(`${url}/-/ready`)).ok,
@@ -91,6 +92,22 @@ export class Prometheus implements AsyncDisposable {
     const answer = z.object({ data: z.object({ result: z.array(sample) }) });
     const { data } = answer.parse(await this.#get(`/api/v1/query?query=${encodeURIComponent(expression)}`));
     return data.result.map(({ metric, value }) => ({ labels: metric, value: Number(value[1]) }));
+  }
+
+  /** The traces that series refer to, over the last `seconds`: labels of the exemplars, and the value each is of. */
+  async exemplars(expression: string, seconds: number): Promise<Sample[]> {
+    const end = Date.now() / 1000;
+    const parameters = new URLSearchParams({
+      query: expression,
+      start: String(end - seconds),
+      end: String(end),
+    });
+    const exemplar = z.object({ labels: z.record(z.string(), z.string()), value: z.string() });
+    const answer = z.object({ data: z.array(z.object({ exemplars: z.array(exemplar) })) });
+    const { data } = answer.parse(await this.#get(`/api/v1/query_exemplars?${parameters.toString()}`));
+    return data.flatMap(({ exemplars }) =>
+      exemplars.map(({ labels, value }) => ({ labels, value: Number(value) })),
+    );
   }
 
   /** An expression over time, from `from` to `to` (seconds since the epoch). Points without a number are left out. */

@@ -5,6 +5,7 @@ import { apiVersion } from '../../controller/api/meta.ts';
 import type { Artifacts } from '../../controller/hosts/artifacts.ts';
 import { systemClock } from '../../controller/clock.ts';
 import type { Patience } from '../../controller/reconcile/observed.ts';
+import type { Observer } from '../../controller/reconcile/ports.ts';
 import { isFinished } from '../../controller/reconcile/step.ts';
 import type { GuestScript } from './incus-sim/guest-script.ts';
 import { IncusSim } from './incus-sim/sim.ts';
@@ -13,6 +14,12 @@ import { ModelController } from './model/controller.ts';
 
 /** What a job of the bench asks, beside the usual. */
 export type BenchSpec = Partial<CiJob['spec']> & { image?: string };
+
+/** What each controller of a bench gets, made anew for each. */
+export interface BenchParts {
+  artifacts?: () => Artifacts;
+  observe?: () => Observer;
+}
 
 /** Short pauses between attempts, so that a test does not wait for them. */
 const hasty: Partial<Patience> = { retryBase: 10, retryMax: 20 };
@@ -31,19 +38,20 @@ export class SimBench {
   controller: ModelController;
   readonly #socketPath: string;
   readonly #capacity: number;
-  /** Makes what keeps artifacts, for each controller anew. */
   readonly #artifacts: (() => Artifacts) | undefined;
+  readonly #observe: (() => Observer) | undefined;
   #born = 0;
 
   private constructor(
     socketPath: string,
     capacity: number,
     guest: GuestScript | ((name: string) => GuestScript),
-    artifacts: (() => Artifacts) | undefined,
+    { artifacts, observe }: BenchParts,
   ) {
     this.#artifacts = artifacts;
     this.#socketPath = socketPath;
     this.#capacity = capacity;
+    this.#observe = observe;
     this.sim = new IncusSim({ guest, timings: { create: 1, start: 1, stop: 1, delete: 1 } });
     this.sim.store.addImage('image');
     this.sim.faults.each = () => {
@@ -53,13 +61,14 @@ export class SimBench {
     this.controller = this.#launch();
   }
 
+  /** @param observe Makes what each controller that is born tells what happens. */
   static async start(
     socketPath: string,
     guest: GuestScript | ((name: string) => GuestScript),
     capacity = 4,
-    artifacts?: () => Artifacts,
+    parts: BenchParts = {},
   ): Promise<SimBench> {
-    const bench = new SimBench(socketPath, capacity, guest, artifacts);
+    const bench = new SimBench(socketPath, capacity, guest, parts);
     await bench.sim.listen(socketPath);
     return bench;
   }
@@ -160,6 +169,7 @@ export class SimBench {
       patience: hasty,
       prompt: true,
       artifacts: this.#artifacts?.(),
+      ...(this.#observe ? { observer: this.#observe() } : {}),
     });
     return controller;
   }

@@ -1,20 +1,23 @@
 import { connect } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
+import { expose } from '../../../controller/telemetry/exposition.ts';
 import { parseAddress, serveTelemetry, type TelemetryServer } from '../../../controller/telemetry/http.ts';
-import { createMetrics } from '../../../controller/telemetry/metrics.ts';
+import { createMetrics, type Metrics } from '../../../controller/telemetry/metrics.ts';
 
 describe('the telemetry server', () => {
   let server: TelemetryServer | undefined;
   afterEach(() => server?.close());
 
   const state: { alive?: string; ready?: string } = {};
-  async function serve(metrics?: () => Promise<string>): Promise<string> {
-    const { registry } = createMetrics({ version: '1.2.3' });
+  const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
+  let ours: Metrics;
+  async function serve(metrics?: () => Promise<never>): Promise<string> {
+    ours = createMetrics({ version: '1.2.3' });
     server = await serveTelemetry({
       address: '127.0.0.1:0',
       alive: () => state.alive,
       ready: () => state.ready,
-      metrics: { contentType: registry.contentType, metrics: metrics ?? (() => registry.metrics()) },
+      metrics: (accept) => (metrics ? metrics() : expose(ours.registry, accept)),
     });
     return `http://127.0.0.1:${server.port}`;
   }
@@ -33,6 +36,78 @@ describe('the telemetry server', () => {
     const response = await fetch(`${await serve()}/metrics`);
     expect(response.headers.get('content-type')).toContain('text/plain; version=0.0.4');
     expect(await response.text()).toContain('cijob_build_info{version="1.2.3"} 1');
+  });
+
+  describe('asked for OpenMetrics', () => {
+    const prometheus =
+      'application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.1';
+    const get = async (url: string, accept?: string) => {
+      const response = await fetch(`${url}/metrics`, accept === undefined ? {} : { headers: { accept } });
+      return { type: response.headers.get('content-type') ?? '', text: await response.text() };
+    };
+    /** Name and labels of every series, but for those of timers and sockets, which come and go. */
+    const series = (text: string) =>
+      text
+        .split('\n')
+        .filter((line) => line !== '' && !/^(#|nodejs_active_)/.test(line))
+        .map((line) => /^[^ {]+(\{[^}]*\})?/.exec(line)?.[0])
+        .sort();
+
+    it.each([prometheus, 'application/openmetrics-text', 'text/plain;q=0.5, Application/OpenMetrics-Text'])(
+      'answers with it: %s',
+      async (accept) => {
+        const { type, text } = await get(await serve(), accept);
+        expect(type).toBe('application/openmetrics-text; version=1.0.0; charset=utf-8');
+        expect(text).toMatch(/\n# EOF\n$/);
+        expect(text).toContain('# TYPE cijob_retries counter\n');
+      },
+    );
+
+    it.each([
+      undefined,
+      '*/*',
+      'text/plain',
+      'text/html,application/xhtml+xml;q=0.9,*/*;q=0.8',
+      'application/openmetrics-text;q=0',
+      'application/openmetrics-text;q=nonsense',
+      'application/openmetrics-text;q=0.1,text/plain;q=0.9',
+      ','.repeat(4000),
+    ])('or not: %s', async (accept) => {
+      const { type, text } = await get(await serve(), accept);
+      expect(type).toBe('text/plain; version=0.0.4; charset=utf-8');
+      expect(text).toContain('# TYPE cijob_retries_total counter\n');
+      expect(text).not.toContain('# EOF');
+    });
+
+    it('shows the same series under the same names in both formats, also to scrapers that come at once', async () => {
+      const url = await serve();
+      ours.retries.increment({ reason: 'HostLost' });
+      ours.runSeconds.observe({ lane: 'other' }, 4, traceId);
+      const answers = await Promise.all(
+        Array.from({ length: 40 }, (_, index) => get(url, index % 2 === 0 ? prometheus : 'text/plain')),
+      );
+      for (const [index, { type, text }] of answers.entries()) {
+        expect(type.startsWith(index % 2 === 0 ? 'application/openmetrics-text' : 'text/plain')).toBe(true);
+        expect(series(text)).toEqual(series(answers[0]!.text));
+        expect(text.includes('trace_id')).toBe(index % 2 === 0);
+      }
+      expect(answers[1]!.text).toContain('cijob_retries_total{reason="HostLost"} 1\n');
+      expect(answers[0]!.text).toContain('cijob_retries_total{reason="HostLost"} 1\n');
+    });
+
+    it('refers from a bucket to the newest trace that fell into it', async () => {
+      const url = await serve();
+      ours.runSeconds.observe({ lane: 'other' }, 4, 'f'.repeat(32));
+      ours.runSeconds.observe({ lane: 'other' }, 4, traceId);
+      ours.runSeconds.observe({ lane: 'other' }, 4.5, undefined);
+      const { text } = await get(url, prometheus);
+      const exemplars = text.split('\n').filter((line) => line.includes('trace_id'));
+      expect(exemplars).toEqual([
+        expect.stringMatching(
+          /^cijob_run_seconds_bucket\{le="5",lane="other"\} 3 # \{trace_id="4bf92f3577b34da6a3ce929d0e0e4736"\} 4 \d+(\.\d+)?$/,
+        ),
+      ]);
+    });
   });
 
   it('survives metrics that cannot be read', async () => {
@@ -69,7 +144,7 @@ describe('the telemetry server', () => {
 
   it('fails to start on an address in use', async () => {
     await serve();
-    const metrics = { contentType: '', metrics: () => Promise.resolve('') };
+    const metrics = () => Promise.resolve({ contentType: '', body: '' });
     const address = `127.0.0.1:${server!.port}`;
     await expect(
       serveTelemetry({ address, alive: () => undefined, ready: () => undefined, metrics }),

@@ -10,6 +10,8 @@ export interface ControllerProcessOptions {
   namespace: string;
   logFile: string;
   flags?: readonly string[];
+  /** Added to the environment. */
+  env?: Record<string, string>;
   /** The line of its log with which it counts as started. Default: "reconciling". */
   startedBy?: string;
 }
@@ -37,7 +39,7 @@ export class ControllerProcess implements AsyncDisposable {
 
   /** Starts it and waits until it reconciles. */
   static async start(options: ControllerProcessOptions): Promise<ControllerProcess> {
-    const { kubeconfig, namespace, logFile, flags = [], startedBy = 'reconciling' } = options;
+    const { kubeconfig, namespace, logFile, flags = [], env = {}, startedBy = 'reconciling' } = options;
     let already = 0;
     const daemon = await Daemon.start({
       name: 'cijob controller',
@@ -50,6 +52,7 @@ export class ControllerProcess implements AsyncDisposable {
         ...flags,
       ],
       logFile,
+      env,
       isReady: () => {
         const begun = readLog(logFile).filter((line) => line.msg === startedBy).length;
         if (begun <= already) return Promise.resolve(false);

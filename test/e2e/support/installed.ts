@@ -14,6 +14,8 @@ export const installFile = join(repository, 'deploy/install.yaml');
 
 export interface InstalledOptions {
   flags?: readonly string[];
+  /** Added to the environment of the controller. */
+  env?: Record<string, string>;
   slots?: number;
 }
 
@@ -33,7 +35,10 @@ export class Installed implements AsyncDisposable {
   }
 
   /** Installs, adds the bench's host as `build-1`, makes the namespace `ci` and starts the controller. */
-  static async start(bench: Bench, { flags = [], slots = 4 }: InstalledOptions = {}): Promise<Installed> {
+  static async start(
+    bench: Bench,
+    { flags = [], env = {}, slots = 4 }: InstalledOptions = {},
+  ): Promise<Installed> {
     const { controlPlane, host } = bench;
     await controlPlane.kubectlOk(['apply', '--server-side', '-f', installFile]);
     await controlPlane.kubectlOk([
@@ -53,6 +58,7 @@ export class Installed implements AsyncDisposable {
       namespace: systemNamespace,
       logFile: join(dir, 'controller.log'),
       flags,
+      env,
     });
     await controlPlane.kubectlOk(['wait', '--for=condition=Ready', 'incushost/build-1', '--timeout=60s']);
     return new Installed(bench, controller, dir);

@@ -6,6 +6,7 @@ import { ClusterJobStore } from '../../../controller/kube/job-store.ts';
 import { Engine } from '../../../controller/reconcile/engine.ts';
 import { keyOf } from '../../../controller/reconcile/names.ts';
 import { defaultPatience, type Patience } from '../../../controller/reconcile/observed.ts';
+import type { Observer } from '../../../controller/reconcile/ports.ts';
 import type { Clock } from '../../../controller/clock.ts';
 import { Watch, type ModelApi, type Send } from './api.ts';
 import type { ModelHost } from './host.ts';
@@ -22,6 +23,7 @@ export interface ControllerOptions {
   /** Takes in changes as they come, instead of when {@link ModelController.see} is called. */
   prompt?: boolean;
   artifacts?: Artifacts | undefined;
+  observer?: Observer;
 }
 
 /** One process of the controller: the real engine, pool and store, wired up as controller/cli/controller.ts does. */
@@ -77,7 +79,7 @@ export class ModelController {
       patience: { ...defaultPatience, ...options.patience },
       namespaceLabels: () => ({}),
       onError: (_key, error) => this.errors.push(error),
-      observer: { status: () => undefined, command: () => undefined },
+      observer: options.observer ?? { status: () => undefined, command: () => undefined },
     });
     for (const host of options.hosts) void this.pool.put(host);
     for (const job of this.watch.copy.values()) {

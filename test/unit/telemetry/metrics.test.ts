@@ -47,6 +47,7 @@ describe('the metrics', () => {
         "cijob_queue_seconds",
         "cijob_retries_total",
         "cijob_run_seconds",
+        "cijob_spans_dropped_total",
       ]
     `);
   });
@@ -85,7 +86,7 @@ describe('the metrics', () => {
       // @ts-expect-error -- class is missing
       metrics.finished.increment({ result: 'Failed' });
       // @ts-expect-error -- no metric knows jobs
-      metrics.queueSeconds.observe({ job: 'a' }, 1);
+      metrics.queueSeconds.observe({ job: 'a' }, 1, undefined);
       // @ts-expect-error -- the value is missing
       metrics.eventLagSeconds.observe({ host: 'a' });
     };
