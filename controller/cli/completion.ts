@@ -4,7 +4,7 @@ export const shells = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof shells)[number];
 
 /** Subcommands whose argument is the name of a CiJob. */
-const named = ['get', 'describe', 'logs', 'cancel', 'retry', 'hold', 'release'];
+const named = ['get', 'describe', 'logs', 'shell', 'cancel', 'retry', 'hold', 'release'];
 
 /** A script that completes subcommands, flags and, by asking the cluster, names of CiJobs. */
 export function completion(program: Command, shell: Shell): string {

@@ -3,10 +3,15 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { CiJob } from '../api/cijob.ts';
-import { group, version } from '../api/meta.ts';
+import { group } from '../api/meta.ts';
 import { sleep, type Clock } from '../clock.ts';
-import type { AccessReview, UserInfo } from './access-review.ts';
-import { parseLogRequest, Refusal, refuse, tokenOf, unauthorized, type LogRequest } from './log-request.ts';
+import type { AccessReview } from './access-review.ts';
+import { tokenOf } from './bearer-token.ts';
+import { authorizeFor } from './job-access.ts';
+import { parseLogRequest, type LogRequest } from './log-request.ts';
+import { PerUser } from './per-user.ts';
+import { unavailable, Refusal, refuse } from './refusal.ts';
+import { ShellServer, type ServedShells } from './shell-server.ts';
 import { followKeyFiles, readKeyMaterial, type KeyFiles } from './serving-certificate.ts';
 
 interface LogName {
@@ -39,6 +44,7 @@ export interface LogServerOptions {
   review: AccessReview;
   /** Undefined while another process leads. */
   logs: () => ServedLogs | undefined;
+  shells: () => ServedShells | undefined;
   onError: (what: string, error: unknown) => void;
 }
 
@@ -62,7 +68,8 @@ const reviewInterval = 60_000;
 const lookInterval = 1_000;
 
 /**
- * Serves logs over HTTPS to whoever the cluster's RBAC lets `get` the subresource `cijobs/log`.
+ * Serves logs over HTTPS to whoever the cluster's RBAC lets `get` the subresource `cijobs/log`, and shells to whoever
+ * may `create` `cijobs/shell`.
  *
  * @throws The system's error when the address or the certificate cannot be used.
  */
@@ -78,12 +85,14 @@ export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
     keepAliveInitialDelay: 30_000,
     noDelay: true,
   };
-  const streams = new Map<string, number>();
+  const streams = new PerUser(maxStreams, 'logs');
   const server = createServer(
     { ...limits, ...(await readKeyMaterial(files)), minVersion: 'TLSv1.2' },
     (request, response) => void respond(options, streams, request, response),
   );
   server.maxConnections = maxConnections;
+  const shells = new ShellServer(options);
+  server.on('upgrade', (request, connection, head) => void shells.upgrade(request, connection, head));
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(listen, resolve);
@@ -99,6 +108,7 @@ export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
     close: () =>
       new Promise((resolve) => {
         stopFollowing();
+        shells.close();
         server.close(() => resolve());
         server.closeAllConnections();
       }),
@@ -107,25 +117,19 @@ export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
 
 async function respond(
   options: LogServerOptions,
-  streams: Map<string, number>,
+  streams: PerUser,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
   // Nobody has anything to tell us.
   request.resume();
-  let username: string | undefined;
+  let leave: () => void = () => undefined;
   try {
     const wanted = parseLogRequest(request);
-    const authorized = () => authorize(options, tokenOf(request), wanted);
-    const user = await authorized();
-    const open = streams.get(user.username) ?? 0;
-    if (open >= maxStreams) {
-      throw new Refusal(429, 'TooManyRequests', `${maxStreams} logs at once are enough`, {
-        'Retry-After': '5',
-      });
-    }
-    ({ username } = user);
-    streams.set(username, open + 1);
+    const authorized = () =>
+      authorizeFor(options.review, tokenOf(request), wanted, { verb: 'get', subresource: 'log' });
+    const { username } = await authorized();
+    leave = streams.enter(username);
     await send(options, wanted, authorized, response);
   } catch (error) {
     if (response.headersSent) {
@@ -135,31 +139,11 @@ async function respond(
       refuse(response, error);
     } else {
       options.onError('log request', error);
-      const message = 'the log cannot be served now; the log of the controller says why';
-      refuse(response, new Refusal(503, 'ServiceUnavailable', message, { 'Retry-After': '5' }));
+      refuse(response, unavailable('the log cannot be served now; the log of the controller says why'));
     }
   } finally {
-    if (username !== undefined) {
-      const left = (streams.get(username) ?? 1) - 1;
-      if (left > 0) streams.set(username, left);
-      else streams.delete(username);
-    }
+    leave();
   }
-}
-
-async function authorize(options: LogServerOptions, token: string, wanted: LogRequest): Promise<UserInfo> {
-  const user = await options.review.userOf(token);
-  if (!user) throw unauthorized('the cluster does not know this token');
-  const what = { group, version, resource: 'cijobs', subresource: 'log', verb: 'get' };
-  if (!(await options.review.isAllowed(user, { ...what, namespace: wanted.namespace, name: wanted.name }))) {
-    const { namespace, name } = wanted;
-    throw new Refusal(
-      403,
-      'Forbidden',
-      `cijobs.${group} "${name}" is forbidden: User "${user.username}" cannot get resource "cijobs/log" in API group "${group}" in the namespace "${namespace}"`,
-    );
-  }
-  return user;
 }
 
 /** Sends the log from the offset on, and, if it is followed, what is added to it until it ends. */
@@ -171,9 +155,7 @@ async function send(
 ): Promise<void> {
   const logs = options.logs();
   if (!logs) {
-    throw new Refusal(503, 'ServiceUnavailable', 'another controller leads, and has the logs: ask again', {
-      'Retry-After': '5',
-    });
+    throw unavailable('another controller leads, and has the logs: ask again');
   }
   const log = choose(logs, wanted);
   const closed = new Promise<'closed'>((resolve) => response.once('close', () => resolve('closed')));

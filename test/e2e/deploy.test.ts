@@ -200,6 +200,7 @@ describe('who may do what', () => {
       jobs,
       `${jobs}/status`,
       `${jobs}/log`,
+      `${jobs}/shell`,
       hosts,
       `${hosts}/status`,
       'secrets',
@@ -225,6 +226,7 @@ describe('who may do what', () => {
       ...everyVerb(jobs),
       `get ${jobs}/status`,
       `get ${jobs}/log`,
+      `create ${jobs}/shell`,
     ]);
     expect(await allowed('ed', 'other', questions)).toEqual([]);
   });
@@ -234,6 +236,7 @@ describe('who may do what', () => {
       ...everyVerb(jobs),
       `get ${jobs}/status`,
       `get ${jobs}/log`,
+      `create ${jobs}/shell`,
     ]);
   });
 
@@ -242,6 +245,7 @@ describe('who may do what', () => {
       ...everyVerb(jobs),
       `get ${jobs}/status`,
       `get ${jobs}/log`,
+      `create ${jobs}/shell`,
       ...everyVerb(hosts),
       `get ${hosts}/status`,
     ]);
