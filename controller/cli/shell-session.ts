@@ -42,10 +42,12 @@ export function connectShell(access: ServerAccess, target: URL): Promise<WebSock
     maxPayload: maxPieceBytes,
     handshakeTimeout: 60_000,
   });
-  // Nothing may be missed of what comes with the handshake.
-  socket.once('upgrade', () => socket.pause());
   return new Promise((resolve, reject) => {
-    socket.once('open', () => resolve(socket));
+    socket.once('open', () => {
+      // What comes at once waits for somebody who listens.
+      socket.pause();
+      resolve(socket);
+    });
     socket.once('error', reject);
     socket.once('unexpected-response', (_request: unknown, answer: IncomingMessage) => {
       readRefusal(answer, access).then(reject, reject);

@@ -44,7 +44,7 @@ describe("the controller's server behind the API server's proxy, on real parts",
     });
     for (const file of ['base/user-roles.yaml', 'components/logs/proxy-role.yaml'])
       await cluster.kubectl('--namespace=cijob-system', 'apply', '-f', join(deploy, file));
-    await cluster.applyObjects(...service());
+    await exposeServer();
     editor = await account('editor', 'cijob-editor');
     viewer = await account('viewer', 'cijob-viewer');
     stranger = await account('stranger', 'cijob-editor', false);
@@ -56,20 +56,28 @@ describe("the controller's server behind the API server's proxy, on real parts",
     await clearAway(dir);
   });
 
-  /** What kube-controller-manager makes of the shipped Service where there are pods. */
-  function service(): object[] {
-    const metadata = { name: 'cijob-logs', namespace: 'cijob-system' };
+  /** The Service, and what the other parts of a cluster make of it: the API server proxies to addresses of pods only. */
+  async function exposeServer(): Promise<void> {
+    const namespace = 'cijob-system';
+    const metadata = { name: 'cijob-logs', namespace };
     const port = { name: 'https', port: 443, protocol: 'TCP' };
-    const labels = { 'kubernetes.io/service-name': metadata.name };
-    const slice = {
-      apiVersion: 'discovery.k8s.io/v1',
-      kind: 'EndpointSlice',
-      metadata: { ...metadata, labels },
-      addressType: 'IPv4',
-      endpoints: [{ addresses: [cable.address], conditions: { ready: true } }],
-      ports: [{ ...port, port: cable.port }],
-    };
-    return [{ apiVersion: 'v1', kind: 'Service', metadata, spec: { ports: [port] } }, slice];
+    const container = { name: 'controller', image: 'image' };
+    const targetRef = { kind: 'Pod', ...metadata };
+    const subset = { addresses: [{ ip: cable.address, targetRef }], ports: [{ ...port, port: cable.port }] };
+    await cluster.applyObjects(
+      { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default', namespace } },
+      { apiVersion: 'v1', kind: 'Service', metadata, spec: { ports: [port] } },
+    );
+    await cluster.applyObjects(
+      { apiVersion: 'v1', kind: 'Endpoints', metadata, subsets: [subset] },
+      {
+        ...{ apiVersion: 'v1', kind: 'Pod', metadata },
+        spec: { containers: [container], automountServiceAccountToken: false },
+      },
+    );
+    const status = { phase: 'Running', podIP: cable.address, podIPs: [{ ip: cable.address }] };
+    const patch = ['--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];
+    await bench.controlPlane.kubectlOk(['-n', namespace, 'patch', 'pod', metadata.name, ...patch]);
   }
 
   async function account(name: string, role: string, proxied = true): Promise<string> {
