@@ -5,7 +5,7 @@ import { issueCertificate, makeAuthority } from '../support/certificates.ts';
 import { run, type CommandOptions, type CommandResult } from '../support/command.ts';
 import { freePort } from '../support/free-port.ts';
 import { clearAway } from '../support/left-under.ts';
-import { NetworkNamespace } from '../support/network-namespace.ts';
+import { OwnAddress } from '../support/own-address.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
 import { startBench, type Bench } from './support/bench.ts';
 import { Cluster, eventually } from './support/cluster.ts';
@@ -19,7 +19,7 @@ describe("the controller's server behind the API server's proxy, on real parts",
   let dir: string;
   let bench: Bench;
   let cluster: Cluster;
-  let cable: NetworkNamespace;
+  let own: OwnAddress;
   let port: number;
   let authority: string;
   /** Kubeconfigs of an editor and of a viewer with the way to the server, and of an editor without it. */
@@ -31,14 +31,14 @@ describe("the controller's server behind the API server's proxy, on real parts",
     dir = await makeTempDir('shell');
     bench = await startBench({ controlPlane: true });
     const ca = await makeAuthority(dir);
-    const serving = await issueCertificate(ca, { dir, name: 'logs', user: 'logs', addresses: ['127.0.0.1'] });
+    own = await OwnAddress.add();
+    const addresses = [own.address];
+    const serving = await issueCertificate(ca, { dir, name: 'logs', user: 'logs', addresses });
     authority = ca.certificate;
     port = await freePort();
-    // The API server proxies to no loopback address: a cable leads to one.
-    cable = await NetworkNamespace.start(port);
     cluster = await Cluster.start(bench, {
       flags: [
-        ...['--log-dir', join(dir, 'kept'), '--log-address', `127.0.0.1:${port}`],
+        ...['--log-dir', join(dir, 'kept'), '--log-address', `${own.address}:${port}`],
         ...['--tls-cert', serving.certificate, '--tls-key', serving.key],
       ],
     });
@@ -51,7 +51,7 @@ describe("the controller's server behind the API server's proxy, on real parts",
   });
   afterAll(async () => {
     await cluster.stop();
-    await cable[Symbol.asyncDispose]();
+    await own[Symbol.asyncDispose]();
     await bench.stop();
     await clearAway(dir);
   });
@@ -60,13 +60,13 @@ describe("the controller's server behind the API server's proxy, on real parts",
   async function exposeServer(): Promise<void> {
     const namespace = 'cijob-system';
     const metadata = { name: 'cijob-logs', namespace };
-    const port = { name: 'https', port: 443, protocol: 'TCP' };
+    const https = { name: 'https', port: 443, protocol: 'TCP' };
     const container = { name: 'controller', image: 'image' };
     const targetRef = { kind: 'Pod', ...metadata };
-    const subset = { addresses: [{ ip: cable.address, targetRef }], ports: [{ ...port, port: cable.port }] };
+    const subset = { addresses: [{ ip: own.address, targetRef }], ports: [{ ...https, port }] };
     await cluster.applyObjects(
       { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: 'default', namespace } },
-      { apiVersion: 'v1', kind: 'Service', metadata, spec: { ports: [port] } },
+      { apiVersion: 'v1', kind: 'Service', metadata, spec: { ports: [https] } },
     );
     await cluster.applyObjects(
       { apiVersion: 'v1', kind: 'Endpoints', metadata, subsets: [subset] },
@@ -75,7 +75,7 @@ describe("the controller's server behind the API server's proxy, on real parts",
         spec: { containers: [container], automountServiceAccountToken: false },
       },
     );
-    const status = { phase: 'Running', podIP: cable.address, podIPs: [{ ip: cable.address }] };
+    const status = { phase: 'Running', podIP: own.address, podIPs: [{ ip: own.address }] };
     const patch = ['--subresource=status', '--type=merge', '-p', JSON.stringify({ status })];
     await bench.controlPlane.kubectlOk(['-n', namespace, 'patch', 'pod', metadata.name, ...patch]);
   }
@@ -291,7 +291,7 @@ describe("the controller's server behind the API server's proxy, on real parts",
   it('is also reached by itself, and writes down no token', async () => {
     await cluster.apply('direct', { command: until });
     await cluster.until('direct', 'RunnerStarted');
-    const env = { CIJOB_LOG_SERVER: `https://127.0.0.1:${port}`, CIJOB_LOG_CA: authority };
+    const env = { CIJOB_LOG_SERVER: `https://${own.address}:${port}`, CIJOB_LOG_CA: authority };
     const direct = await cijob(stranger, ['shell', 'direct', '--', 'sh', '-c', 'touch /tmp/go; exit 3'], {
       env,
     });
