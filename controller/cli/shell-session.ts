@@ -12,6 +12,7 @@ import {
   type ShellEnd,
   type TerminalSize,
 } from '../kube/shell-protocol.ts';
+import { proxiedQuery } from '../kube/shell-request.ts';
 import type { ServerAccess } from './server-access.ts';
 import { readRefusal } from './server-refused.ts';
 
@@ -38,6 +39,7 @@ export function connectShell(access: ServerAccess, target: URL): Promise<WebSock
   url.protocol = target.protocol === 'http:' ? 'ws:' : 'wss:';
   const socket = new WebSocket(url, [shellProtocol], {
     ...access.options,
+    headers: { ...access.options.headers, [proxiedQuery]: url.searchParams.toString() },
     perMessageDeflate: false,
     maxPayload: maxPieceBytes,
     handshakeTimeout: 60_000,

@@ -287,6 +287,20 @@ describe('the shell server', () => {
     });
   });
 
+  it('takes the parameters from a header where a proxy drops them from the URL', async () => {
+    const headers = {
+      authorization: 'Bearer editor',
+      'x-cijob-query': 'command=sh&command=-c&command=exit+7',
+    };
+    const socket = connect('', { headers });
+    const ends: ShellEnd[] = [];
+    socket.on('message', (message: Buffer) => {
+      if (message[0] === channels.error) ends.push(parseEnd(message.subarray(1)));
+    });
+    await once(socket, 'close');
+    expect(ends).toEqual([{ kind: 'exited', code: 7 }]);
+  });
+
   it('says why there is no shell before it begins one', async () => {
     expect(await refused({ target: path.replace('/job/', '/other/') })).toMatchObject({ code: 404 });
     expect(await refused({ target: path.replace('/shell', '/log') })).toMatchObject({ code: 404 });
