@@ -5,8 +5,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { CiJob } from '../api/cijob.ts';
 import { getJob, Unable, withCluster, type ClusterFlags } from './cluster.ts';
 import { UsageError } from './input.ts';
-import { LogRefused, openLog, type LogQuery, type LogServerAccess } from './log-stream.ts';
-import { accessOf, type ServerFlags } from './logs.ts';
+import { openLog, type LogQuery } from './log-stream.ts';
+import { serverAccess, type ServerAccess, type ServerFlags } from './server-access.ts';
+import { ServerRefused } from './server-refused.ts';
 
 export interface ArtifactsOptions extends ClusterFlags, ServerFlags {
   /** File to write; `-` is standard output. */
@@ -25,7 +26,7 @@ export async function artifacts(name: string, options: ArtifactsOptions): Promis
   if (output !== '-' && !force) await mustNotExist(output);
   return withCluster(options, async (cluster) => {
     const job = await getJob(cluster, name);
-    const access = await accessOf(cluster.config, options);
+    const access = await serverAccess(cluster.config, options);
     if (typeof access === 'string') throw new Unable(access);
     const query = {
       ...{ namespace: cluster.namespace, name, uid: job.metadata.uid },
@@ -46,7 +47,7 @@ export async function artifacts(name: string, options: ArtifactsOptions): Promis
 type Take = (chunk: Buffer) => Promise<void>;
 
 /** Passes the archive on, going on where it was when the connection breaks. */
-async function download(access: LogServerAccess, query: LogQuery, take: Take): Promise<void> {
+async function download(access: ServerAccess, query: LogQuery, take: Take): Promise<void> {
   let heardAt = Date.now();
   let begun = false;
   for (;;) {
@@ -62,10 +63,10 @@ async function download(access: LogServerAccess, query: LogQuery, take: Take): P
       return;
     } catch (error) {
       if (error instanceof NotTaken) throw error.cause;
-      const passes = error instanceof LogRefused ? error.passes : begun;
+      const passes = error instanceof ServerRefused ? error.passes : begun;
       if (!passes || Date.now() - heardAt > patience) {
         const why = error instanceof Error ? error.message : String(error);
-        throw new Unable(error instanceof LogRefused ? why : `${access.url.origin}: ${why}`);
+        throw new Unable(error instanceof ServerRefused ? why : `${access.url.origin}: ${why}`);
       }
       await delay(pause);
     }

@@ -10,6 +10,7 @@ import { get, type GetOptions } from './get.ts';
 import { hosts, type HostsOptions } from './hosts.ts';
 import { UsageError } from './input.ts';
 import { logs, type LogsOptions } from './logs.ts';
+import { shell, type ShellOptions } from './shell.ts';
 
 /** Adds the subcommands that talk to a cluster, which are those of `kubectl cijob`. */
 export function addClusterCommands(program: Command): void {
@@ -24,18 +25,33 @@ export function addClusterCommands(program: Command): void {
     .description('tell all about a CiJob: its phases and their times, why it waits or failed')
     .addOption(output(['text', 'json'], 'text'))
     .action(act((name: string, options: DescribeOptions) => describe(name, options)));
-  toLogServer(onCluster(program, 'logs <name>'))
+  onServer(program, 'logs <name>')
     .description("print a CiJob's log")
     .option('-f, --follow', 'print what is added, until the job is over')
     .addOption(new Option('--offset <bytes>', 'begin at this byte').argParser(whole(0)).default(0))
     .addOption(new Option('--attempt <n>', 'of an earlier attempt').argParser(whole(1)))
     .action(act((name: string, options: LogsOptions) => logs(name, options)));
-  toLogServer(onCluster(program, 'artifacts <name>'))
+  onServer(program, 'artifacts <name>')
     .description('save what a finished CiJob left and its spec.artifacts names, as a .tar.gz')
     .option('-o, --output <file>', 'file to write; "-" is standard output; default: NAME.tar.gz')
     .option('--force', 'overwrite the file')
     .addOption(new Option('--attempt <n>', 'only if it is of this attempt').argParser(whole(1)))
     .action(act((name: string, options: ArtifactsOptions) => artifacts(name, options)));
+  onServer(program, 'shell <name> [command...]')
+    .description('open a shell in the guest of a CiJob that runs or is on hold, or run a command there')
+    .option('--root', "as root, not as the job's user")
+    .addHelpText(
+      'after',
+      `
+With a terminal it is interactive; without one, standard input, output and error are those of the command. What it
+ends with is our exit code. What is done in the guest of a running job can change its outcome.
+
+Examples:
+  cijob shell actionlint
+  cijob shell actionlint --root -- dmesg
+  cijob shell actionlint -- cat /artifacts/result.json >result.json`,
+    )
+    .action(act((name: string, command: string[], options: ShellOptions) => shell(name, command, options)));
   onCluster(program, 'cancel <name>')
     .description('end a CiJob; its log and outcome are kept')
     .action(act((name: string, options: ClusterFlags) => cancel(name, options)));
@@ -59,8 +75,8 @@ export function addClusterCommands(program: Command): void {
     .command('completion')
     .description('print a script for the shell that completes commands, flags and names')
     .addArgument(new Argument('<shell>').choices(shells))
-    .action((shell: Shell) => {
-      process.stdout.write(completion(shell));
+    .action((of: Shell) => {
+      process.stdout.write(completion(of));
     });
   program
     .command('__complete [words...]', { hidden: true })
@@ -80,14 +96,19 @@ function onCluster(program: Command, usage: string): Command {
     .option('-n, --namespace <name>', "default: the context's");
 }
 
-function toLogServer(command: Command): Command {
-  return command
-    .option('--server <url>', "the controller's log server; default: $CIJOB_LOG_SERVER")
+/** A subcommand that also talks to the controller's own server. */
+function onServer(program: Command, usage: string): Command {
+  return onCluster(program, usage)
+    .option(
+      '--controller-namespace <name>',
+      'namespace of the controller, whose server is reached through the API server; default: $CIJOB_CONTROLLER_NAMESPACE, cijob-system',
+    )
+    .option('--server <url>', "reach the controller's server by itself, there; default: $CIJOB_LOG_SERVER")
     .option(
       '--certificate-authority <file>',
-      "authority of the log server's certificate, PEM, beside the usual ones and the cluster's; default: $CIJOB_LOG_CA",
+      "with --server: authority of its certificate, PEM, beside the usual ones and the cluster's; default: $CIJOB_LOG_CA",
     )
-    .option('--tls-server-name <name>', "name in the log server's certificate, if not that of the URL");
+    .option('--tls-server-name <name>', 'with --server: name in its certificate, if not that of the URL');
 }
 
 function output(formats: readonly string[], usual: string): Option {

@@ -28,6 +28,7 @@ import { LogService, type LogOptions } from './log-service.ts';
 import { hostMeasures, loopMeasures, metricSources } from './metric-sources.ts';
 import { logCommand, measure } from './observe.ts';
 import { Overhead } from './overhead.ts';
+import { servedShells } from './shell-service.ts';
 
 export interface ControllerOptions extends LogOptions {
   kubeconfig?: string;
@@ -269,7 +270,17 @@ export async function controller(options: ControllerOptions): Promise<number> {
     });
     await cluster.start();
     sweep.start();
-    await logs?.serve(cluster);
+    await logs?.serve(
+      cluster,
+      servedShells({
+        job: (key) => cluster.job(key),
+        host: (host) => pool.get(host),
+        controllerId,
+        onOpened: (job, happening) =>
+          recorder.record({ apiVersion, kind: 'CiJob', ...job.metadata }, happening),
+        log,
+      }),
+    );
     log.info({ jobs: cluster.jobs().length, hosts: pool.all().length }, 'reconciling');
     await new Promise<void>((resolve) => {
       if (stopping.signal.aborted) resolve();

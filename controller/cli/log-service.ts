@@ -6,6 +6,7 @@ import { LiveLogs, type LogSource } from '../hosts/live-logs.ts';
 import { AccessReview } from '../kube/access-review.ts';
 import type { KubeClient } from '../kube/client.ts';
 import { serveLogs, type LogServer, type ServedLogs } from '../kube/log-server.ts';
+import type { ServedShells } from '../kube/shell-server.ts';
 import { LogStore } from '../logs/log-store.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { parseAddress } from '../telemetry/http.ts';
@@ -30,6 +31,12 @@ export interface JobsOfCluster {
   jobUids(): ReadonlySet<string> | undefined;
 }
 
+/** What there is to serve while this process leads. */
+interface Led {
+  logs?: ServedLogs;
+  shells?: ServedShells;
+}
+
 const sweepInterval = 60_000;
 
 /** The logs of the controller: kept while it leads, and served to those who may read them. */
@@ -38,7 +45,7 @@ export class LogService {
   readonly #clock: Clock;
   readonly #log: Logger;
   readonly #server: LogServer | undefined;
-  readonly #led: { logs?: ServedLogs };
+  readonly #led: Led;
   #store: LogStore | undefined;
   /** Attempts that we know to be over before the cluster shows it. */
   readonly #over = new Set<string>();
@@ -49,7 +56,7 @@ export class LogService {
     clock: Clock,
     log: Logger,
     server: LogServer | undefined,
-    led: { logs?: ServedLogs },
+    led: Led,
   ) {
     this.#led = led;
     this.#options = options;
@@ -79,7 +86,7 @@ export class LogService {
       return undefined;
     }
     // Requests may come before there is a leader, even before the service is made.
-    const led: { logs?: ServedLogs } = {};
+    const led: Led = {};
     const server =
       tlsCert === undefined || tlsKey === undefined
         ? undefined
@@ -89,9 +96,10 @@ export class LogService {
             clock,
             review: new AccessReview(client, clock),
             logs: () => led.logs,
+            shells: () => led.shells,
             onError: (what, err) => log.warn({ err }, what),
           });
-    if (server) log.info({ logPort: server.port }, 'serving logs');
+    if (server) log.info({ logPort: server.port }, 'serving logs and shells');
     else log.warn('logs are kept but not served: --tls-cert and --tls-key are missing');
     return new LogService(options, clock, log, server, led);
   }
@@ -132,9 +140,10 @@ export class LogService {
   }
 
   /** Begins to serve, and to remove the logs of jobs that are gone. Call it when the jobs of the cluster are known. */
-  async serve(cluster: JobsOfCluster): Promise<void> {
+  async serve(cluster: JobsOfCluster, shells: ServedShells): Promise<void> {
     const store = this.#store;
     if (!store) return;
+    this.#led.shells = shells;
     this.#led.logs = {
       job: (namespace, name) => cluster.job(`${namespace}/${name}`),
       size: (log) => store.size(log),

@@ -1,20 +1,12 @@
 import { once } from 'node:events';
-import { readFile } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { KubeConfig } from '@kubernetes/client-node';
 import type { CiJob } from '../api/cijob.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { printable } from '../printable.ts';
 import { getJob, Unable, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
-import { UsageError } from './input.ts';
-import { LogRefused, openLog, type LogQuery, type LogServerAccess } from './log-stream.ts';
-
-/** Flags that say how to reach the log server. */
-export interface ServerFlags {
-  server?: string;
-  certificateAuthority?: string;
-  tlsServerName?: string;
-}
+import { openLog, type LogQuery } from './log-stream.ts';
+import { serverAccess, type ServerAccess, type ServerFlags } from './server-access.ts';
+import { ServerRefused } from './server-refused.ts';
 
 export interface LogsOptions extends ClusterFlags, ServerFlags {
   follow?: boolean;
@@ -32,13 +24,13 @@ export async function logs(name: string, options: LogsOptions): Promise<number> 
   process.stdout.on('error', () => process.exit(0));
   return withCluster(options, async (cluster) => {
     const job = await getJob(cluster, name);
-    const access = await accessOf(cluster.config, options);
+    const access = await serverAccess(cluster.config, options);
     if (typeof access === 'string') return fallBack(job, access);
     try {
       await stream(cluster, job, access, options);
       return 0;
     } catch (error) {
-      if (error instanceof LogRefused && (error.code === 401 || error.code === 403))
+      if (error instanceof ServerRefused && error.byController && (error.code === 401 || error.code === 403))
         throw new Unable(error.message);
       if (error instanceof Unable) throw error;
       const why = `${access.url.origin}: ${error instanceof Error ? error.message : String(error)}`;
@@ -51,56 +43,11 @@ export async function logs(name: string, options: LogsOptions): Promise<number> 
 /** The log broke off after some of it was printed: its end once more would only confuse. */
 class Interrupted extends Error {}
 
-/** How to reach the log server, or why it cannot be. */
-export async function accessOf(config: KubeConfig, options: ServerFlags): Promise<LogServerAccess | string> {
-  const { certificateAuthority, tlsServerName } = options;
-  const server = options.server ?? process.env['CIJOB_LOG_SERVER'];
-  if (server === undefined || server === '') return 'no log server is named (--server or CIJOB_LOG_SERVER)';
-  if (!URL.canParse(server) || new URL(server).protocol !== 'https:') {
-    throw new UsageError(`--server ${server}: it must be https://HOST[:PORT]`);
-  }
-  const token = process.env['CIJOB_LOG_TOKEN'] ?? (await tokenOf(config));
-  if (token === undefined) {
-    return 'the log server knows people by token, and this kubeconfig has none: set CIJOB_LOG_TOKEN, for example to what "kubectl create token" prints';
-  }
-  const file = certificateAuthority ?? process.env['CIJOB_LOG_CA'];
-  return {
-    url: new URL(server),
-    token,
-    authorities: [
-      ...(file === undefined ? [] : [await readAuthority(file)]),
-      ...(await clusterAuthority(config)),
-    ],
-    serverName: tlsServerName,
-  };
-}
-
-/** The token that the kubeconfig brings, also through an exec plugin. */
-async function tokenOf(config: KubeConfig): Promise<string | undefined> {
-  const headers: Record<string, string> = {};
-  await config.applyToHTTPSOptions({ headers });
-  return /^Bearer (.+)$/i.exec(headers['Authorization'] ?? '')?.[1];
-}
-
-async function clusterAuthority(config: KubeConfig): Promise<string[]> {
-  const cluster = config.getCurrentCluster();
-  if (cluster?.caData) return [Buffer.from(cluster.caData, 'base64').toString('utf8')];
-  return cluster?.caFile ? [await readFile(cluster.caFile, 'utf8')] : [];
-}
-
-async function readAuthority(file: string): Promise<string> {
-  try {
-    return await readFile(file, 'utf8');
-  } catch (error) {
-    throw new UsageError(`${file} cannot be read: ${(error as Error).message}`);
-  }
-}
-
 /** Prints the log, going on where it was when the connection breaks, and with the next attempt when one is lost. */
 async function stream(
   cluster: Cluster,
   job: CiJob,
-  access: LogServerAccess,
+  access: ServerAccess,
   { follow = false, offset, attempt }: LogsOptions,
 ): Promise<void> {
   const { namespace } = cluster;
@@ -133,9 +80,11 @@ async function stream(
     } catch (error) {
       // The job was deleted meanwhile, and its log with it.
       if (error instanceof Unable) throw error;
-      const final = error instanceof LogRefused && !error.passes;
+      // Between two controllers, the Service in front of them has nobody behind it.
+      const absent = begun && error instanceof ServerRefused && error.code >= 500;
+      const final = error instanceof ServerRefused && !error.passes && !absent;
       if (final && begun && isOver(await getJob(cluster, name), query.attempt)) return;
-      if (final || (!begun && !(error instanceof LogRefused)) || Date.now() - heardAt > patience) {
+      if (final || (!begun && !(error instanceof ServerRefused)) || Date.now() - heardAt > patience) {
         throw begun ? new Interrupted((error as Error).message, { cause: error }) : error;
       }
       await delay(pause);

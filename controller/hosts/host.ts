@@ -12,6 +12,7 @@ import { openLink, type Link, type ReadKey } from './link.ts';
 import type { LiveLogs } from './live-logs.ts';
 import { perform } from './perform.ts';
 import { Session } from './session.ts';
+import { openShell, type OnOutput, type Shell, type ShellCommand } from './shell.ts';
 
 export type InstanceType = 'Container' | 'VirtualMachine';
 
@@ -78,6 +79,8 @@ export class Host {
   readonly #stop = new AbortController();
   /** Instances that a command of ours is changing. */
   readonly #changing = new Set<string>();
+  /** Shells over the connection there is. */
+  readonly #shells = new Set<Shell>();
   readonly #starts: PQueue;
   readonly #done: Promise<void>;
 
@@ -130,6 +133,26 @@ export class Host {
     const seconds = (this.#options.clock.now() - started) / 1000;
     this.#options.events.command(this.name, verb, outcome.kind, seconds);
     return outcome;
+  }
+
+  /** Whether a command of ours is making, stopping or deleting an instance. */
+  isChanging(instance: string): boolean {
+    return this.#changing.has(instance);
+  }
+
+  /** Runs a command in a guest, attached, for as long as the connection lasts. @throws IncusError */
+  async openShell(instance: string, command: ShellCommand, onOutput: OnOutput): Promise<Shell> {
+    const session = this.#session;
+    const lost = new IncusError('Unknown', `host ${this.name} is not connected`);
+    if (!session) throw lost;
+    const shell = await openShell(session.client, this.#spec.project, instance, command, onOutput);
+    if (this.#session !== session) {
+      shell.close();
+      throw lost;
+    }
+    this.#shells.add(shell);
+    void shell.ended.then(() => this.#shells.delete(shell));
+    return shell;
   }
 
   async close(): Promise<void> {
@@ -224,8 +247,14 @@ export class Host {
       return await session.follow();
     } finally {
       this.#session = undefined;
+      const why = this.#closing() ? 'disconnected from' : 'lost the connection to';
+      for (const shell of this.#shells) shell.close(`the controller ${why} host ${this.name}`);
       this.#observedAt = clock.now();
     }
+  }
+
+  #closing(): boolean {
+    return this.#stop.signal.aborted;
   }
 
   #noteDrift(instance: string, kind: Drift | undefined): void {

@@ -19,6 +19,8 @@ import {
 
 /** Silence on a request that Incus answers at once, in milliseconds. */
 const answerTimeout = 30_000;
+/** How long one request waits for an operation to end, in seconds. */
+const longestWait = 20;
 const kibibyte = 1024;
 const maxAnswer = 1024 * kibibyte;
 /** A list of some ten thousand instances. */
@@ -211,6 +213,12 @@ export class IncusClient {
     // Whoever hears of requests may log them; the secret opens the socket to anybody.
     this.#onRequest('GET', path);
     return this.#pipe.webSocket(`${path}?secret=${encodeURIComponent(secret)}`, maxEventBytes);
+  }
+
+  /** Waits a while for an operation to end, and returns it as it ended; undefined: it goes on. */
+  async operationEnd(operation: string): Promise<Operation | undefined> {
+    const path = `/1.0/operations/${encodeURIComponent(operation)}/wait?timeout=${longestWait}`;
+    return (await this.#get(Operation.nullish(), path)) ?? undefined;
   }
 
   #inProject(): string {

@@ -2,7 +2,8 @@ import type { ServerResponse } from 'node:http';
 import type { CiJob } from '../api/cijob.ts';
 import { group } from '../api/meta.ts';
 import type { Clock } from '../clock.ts';
-import { Refusal, type LogRequest } from './log-request.ts';
+import type { LogRequest } from './log-request.ts';
+import { Refusal } from './refusal.ts';
 import { drained, pieceBytes } from './slow-reader.ts';
 
 /** Names the archive of one attempt. */

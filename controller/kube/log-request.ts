@@ -1,4 +1,6 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { IncomingMessage } from 'node:http';
+import { jobPath, parseJobPath } from './job-path.ts';
+import { Refusal } from './refusal.ts';
 
 /** `GET /apis/ci.pikaci.dev/v1alpha1/namespaces/NS/cijobs/NAME/log` or `…/artifacts`, parsed. */
 export interface LogRequest {
@@ -15,39 +17,21 @@ export interface LogRequest {
   attempt: number | undefined;
 }
 
-/** A request that is refused, as `metav1.Status` says it. */
-export class Refusal extends Error {
-  override readonly name = 'Refusal';
-  readonly code: number;
-  readonly reason: string;
-  readonly headers: Readonly<Record<string, string>>;
-
-  constructor(code: number, reason: string, message: string, headers: Record<string, string> = {}) {
-    super(message);
-    this.code = code;
-    this.reason = reason;
-    this.headers = headers;
-  }
-}
-
-const logPath =
-  /^\/apis\/ci\.pikaci\.dev\/v1alpha1\/namespaces\/([a-z0-9-]{1,63})\/cijobs\/([a-z0-9.-]{1,253})\/(log|artifacts)$/;
-
 /** @throws Refusal */
 export function parseLogRequest(request: IncomingMessage): LogRequest {
-  const [path = '', search = ''] = (request.url ?? '').split('?', 2);
-  const [, namespace, name, subresource] = logPath.exec(path) ?? [];
-  if (namespace === undefined || name === undefined) {
+  const subresource = parseJobPath(request.url, 'artifacts') ? 'artifacts' : 'log';
+  const path = parseJobPath(request.url, subresource);
+  if (!path) {
     throw new Refusal(
       404,
       'NotFound',
-      'there is only /apis/ci.pikaci.dev/v1alpha1/namespaces/NAMESPACE/cijobs/NAME/log and /artifacts',
+      `there are only ${jobPath('NAMESPACE', 'NAME', 'log')}, …/artifacts and, for WebSockets, …/shell`,
     );
   }
   if (request.method !== 'GET') {
     throw new Refusal(405, 'MethodNotAllowed', 'logs and artifacts can only be read', { Allow: 'GET' });
   }
-  const query = new URLSearchParams(search);
+  const { namespace, name, query } = path;
   const follow = query.get('follow') ?? 'false';
   if (follow !== 'true' && follow !== 'false') throw bad('follow must be true or false');
   return {
@@ -72,28 +56,4 @@ function numberOf(query: URLSearchParams, parameter: string, least: number): num
 
 function bad(message: string): Refusal {
   return new Refusal(400, 'BadRequest', message);
-}
-
-/** The bearer token of a request. @throws Refusal */
-export function tokenOf(request: IncomingMessage): string {
-  const token = /^Bearer +(\S{1,16384})$/i.exec(request.headers.authorization ?? '')?.[1];
-  if (token === undefined) throw unauthorized('a bearer token is needed');
-  return token;
-}
-
-export function unauthorized(message: string): Refusal {
-  return new Refusal(401, 'Unauthorized', message, { 'WWW-Authenticate': 'Bearer' });
-}
-
-/** Answers with a `metav1.Status`. */
-export function refuse(response: ServerResponse, { code, reason, message, headers }: Refusal): void {
-  const status = { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', message, reason, code };
-  const body = `${JSON.stringify(status)}\n`;
-  response.writeHead(code, {
-    'Content-Type': 'application/json',
-    'Content-Length': Buffer.byteLength(body),
-    'X-Content-Type-Options': 'nosniff',
-    ...headers,
-  });
-  response.end(body);
 }

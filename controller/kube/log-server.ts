@@ -2,12 +2,15 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { CiJob } from '../api/cijob.ts';
-import { group, version } from '../api/meta.ts';
+import { group } from '../api/meta.ts';
 import { sleep, type Clock } from '../clock.ts';
-import type { AccessReview, UserInfo } from './access-review.ts';
-import { parseLogRequest, Refusal, refuse, tokenOf, unauthorized, type LogRequest } from './log-request.ts';
-import { TokenBuckets } from './token-buckets.ts';
+import type { AccessReview } from './access-review.ts';
 import { sendArtifacts, type ServedArtifacts } from './artifact-answer.ts';
+import { JobAccess } from './job-access.ts';
+import { parseLogRequest, type LogRequest } from './log-request.ts';
+import { PerUser } from './per-user.ts';
+import { unavailable, Refusal, refuse } from './refusal.ts';
+import { ShellServer, type ServedShells } from './shell-server.ts';
 import { followKeyFiles, readKeyMaterial, type KeyFiles } from './serving-certificate.ts';
 import { drained, pieceBytes } from './slow-reader.ts';
 
@@ -42,6 +45,7 @@ export interface LogServerOptions {
   review: AccessReview;
   /** Undefined while another process leads. */
   logs: () => ServedLogs | undefined;
+  shells: () => ServedShells | undefined;
   onError: (what: string, error: unknown) => void;
 }
 
@@ -53,13 +57,6 @@ export interface LogServer {
 }
 
 const maxConnections = 256;
-/**
- * Tokens that the cluster does not know, from one address: each costs the API server a request. Those that it knows
- * cost nothing here.
- */
-const unknownTokens = { burst: 20, intervalMs: 1_000 };
-/** Addresses remembered. */
-const mostAddresses = 4096;
 /** Streams of one user at once. */
 const maxStreams = 32;
 /** Who follows a log is asked for anew so often: rights are taken away. */
@@ -68,8 +65,8 @@ const reviewInterval = 60_000;
 const lookInterval = 1_000;
 
 /**
- * Serves logs over HTTPS to whoever the cluster's RBAC lets `get` the subresource `cijobs/log`, and archives of
- * artifacts to whoever it lets `get` `cijobs/artifacts`.
+ * Serves logs over HTTPS to whoever the cluster's RBAC lets `get` the subresource `cijobs/log`, archives of artifacts
+ * to whoever may `get` `cijobs/artifacts`, and shells to whoever may `create` `cijobs/shell`.
  *
  * @throws The system's error when the address or the certificate cannot be used.
  */
@@ -85,13 +82,15 @@ export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
     keepAliveInitialDelay: 30_000,
     noDelay: true,
   };
-  const streams = new Map<string, number>();
-  const strangers = new TokenBuckets(clock, unknownTokens, mostAddresses);
+  const streams = new PerUser(maxStreams, 'logs');
+  const access = new JobAccess(options.review, clock);
   const server = createServer(
     { ...limits, ...(await readKeyMaterial(files)), minVersion: 'TLSv1.2' },
-    (request, response) => void respond(options, streams, strangers, request, response),
+    (request, response) => void respond(options, access, streams, request, response),
   );
   server.maxConnections = maxConnections;
+  const shells = new ShellServer({ ...options, access });
+  server.on('upgrade', (request, connection, head) => void shells.upgrade(request, connection, head));
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(listen, resolve);
@@ -107,6 +106,7 @@ export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
     close: () =>
       new Promise((resolve) => {
         stopFollowing();
+        shells.close();
         server.close(() => resolve());
         server.closeAllConnections();
       }),
@@ -115,29 +115,20 @@ export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
 
 async function respond(
   options: LogServerOptions,
-  streams: Map<string, number>,
-  strangers: TokenBuckets,
+  access: JobAccess,
+  streams: PerUser,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
   // Nobody has anything to tell us.
   request.resume();
-  let username: string | undefined;
+  let leave: () => void = () => undefined;
   try {
     const wanted = parseLogRequest(request);
-    const token = tokenOf(request);
-    const user = await authenticate(options, strangers, token, request.socket.remoteAddress ?? '');
-    await authorize(options, user, wanted);
-    const authorized = async () => authorize(options, known(await options.review.userOf(token)), wanted);
-    const open = streams.get(user.username) ?? 0;
-    if (open >= maxStreams) {
-      throw new Refusal(429, 'TooManyRequests', `${maxStreams} logs at once are enough`, {
-        'Retry-After': '5',
-      });
-    }
-    ({ username } = user);
-    streams.set(username, open + 1);
-    await send(options, wanted, authorized, response);
+    const { subresource } = wanted;
+    const { username, again } = await access.grant(request, wanted, { verb: 'get', subresource });
+    leave = streams.enter(username);
+    await send(options, wanted, again, response);
   } catch (error) {
     if (response.headersSent) {
       // The reader must not take it for the end.
@@ -146,52 +137,10 @@ async function respond(
       refuse(response, error);
     } else {
       options.onError('log request', error);
-      const message = 'the log cannot be served now; the log of the controller says why';
-      refuse(response, new Refusal(503, 'ServiceUnavailable', message, { 'Retry-After': '5' }));
+      refuse(response, unavailable('the log cannot be served now; the log of the controller says why'));
     }
   } finally {
-    if (username !== undefined) {
-      const left = (streams.get(username) ?? 1) - 1;
-      if (left > 0) streams.set(username, left);
-      else streams.delete(username);
-    }
-  }
-}
-
-/** Who somebody is. @throws Refusal when the cluster does not know them, or their address has sent too many such tokens. */
-async function authenticate(
-  { review }: LogServerOptions,
-  strangers: TokenBuckets,
-  token: string,
-  address: string,
-): Promise<UserInfo> {
-  let asked = false as boolean;
-  const user = await review.userOf(token, () => {
-    if (!strangers.take(address)) {
-      throw new Refusal(429, 'TooManyRequests', 'too many unknown tokens from this address', {
-        'Retry-After': '5',
-      });
-    }
-    asked = true;
-  });
-  if (user && asked) strangers.giveBack(address);
-  return known(user);
-}
-
-function known(user: UserInfo | undefined): UserInfo {
-  if (!user) throw unauthorized('the cluster does not know this token');
-  return user;
-}
-
-async function authorize(options: LogServerOptions, user: UserInfo, wanted: LogRequest): Promise<void> {
-  const { namespace, name, subresource } = wanted;
-  const what = { group, version, resource: 'cijobs', subresource, verb: 'get' };
-  if (!(await options.review.isAllowed(user, { ...what, namespace, name }))) {
-    throw new Refusal(
-      403,
-      'Forbidden',
-      `cijobs.${group} "${name}" is forbidden: User "${user.username}" cannot get resource "cijobs/${subresource}" in API group "${group}" in the namespace "${namespace}"`,
-    );
+    leave();
   }
 }
 
@@ -199,14 +148,12 @@ async function authorize(options: LogServerOptions, user: UserInfo, wanted: LogR
 async function send(
   options: LogServerOptions,
   wanted: LogRequest,
-  authorized: () => Promise<unknown>,
+  again: () => Promise<void>,
   response: ServerResponse,
 ): Promise<void> {
   const logs = options.logs();
   if (!logs) {
-    throw new Refusal(503, 'ServiceUnavailable', 'another controller leads, and has the logs: ask again', {
-      'Retry-After': '5',
-    });
+    throw unavailable('another controller leads, and has the logs: ask again');
   }
   if (wanted.subresource === 'artifacts') {
     const job = jobOf(logs, wanted);
@@ -221,7 +168,7 @@ async function send(
   let reviewedAt = options.clock.now();
   const reviewed = async () => {
     if (options.clock.now() - reviewedAt < reviewInterval) return;
-    await authorized();
+    await again();
     reviewedAt = options.clock.now();
   };
   const size = logs.size(log) ?? 0;

@@ -122,17 +122,7 @@ describe('the artifacts of a guest', () => {
   });
 
   it('have no names that could do harm where they are unpacked or shown', async () => {
-    const names = [
-      'a\u001b[2Jb',
-      'new\nline',
-      'bad\uFFFD',
-      '..',
-      '.',
-      '',
-      'a/b',
-      `${'é'.repeat(200)}`,
-      'good',
-    ];
+    const names = ['a\u001b[2Jb', 'new\nline', 'bad\uFFFD', '..', '.', '', 'a/b', 'é'.repeat(200), 'good'];
     put({ good: file('good') });
     const guest = {
       stat: client.stat.bind(client),

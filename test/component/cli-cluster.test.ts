@@ -8,7 +8,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { addClusterCommands } from '../../controller/cli/cluster-commands.ts';
 import { widthOf } from '../../controller/cli/width.ts';
 import { run, type CommandResult } from '../support/command.ts';
-import { FakeApiServer, refuse } from '../support/fake-api-server.ts';
+import { answer, FakeApiServer, refuse } from '../support/fake-api-server.ts';
 import type { FakeObject } from '../support/fake-api-store.ts';
 import { freePort } from '../support/free-port.ts';
 import { clearAway } from '../support/left-under.ts';
@@ -289,11 +289,23 @@ describe('the subcommands that ask a cluster', () => {
 
   it('logs prints the end of the log from the status where there is no log server', async () => {
     put('b', failed);
+    api.fault = ({ path }, response) =>
+      path.includes('/services/') &&
+      answer(response, 403, {
+        kind: 'Status',
+        message: 'services is forbidden',
+        details: { kind: 'services' },
+      });
     const told = await cijob('logs', 'b');
     expect(told).toMatchObject({ code: 0, stdout: 'all \u001b[31mred\u001b[0m\n' });
     expect(told.stderr).toMatch(
-      /^cijob: no log server is named \(--server or CIJOB_LOG_SERVER\); this is the end/,
+      /services is forbidden: the way to the controller is the right to "get" "services\/proxy" with the name "https:cijob-logs:https" in the namespace "cijob-system".*; this is the end/,
     );
+    expect(api.requests.at(-1)?.path).toBe(
+      '/api/v1/namespaces/cijob-system/services/https:cijob-logs:https/proxy/apis/ci.pikaci.dev/v1alpha1/namespaces/ci/cijobs/b/log',
+    );
+    await cijob('logs', 'b', '--controller-namespace', 'other');
+    expect(api.requests.at(-1)?.path).toContain('/api/v1/namespaces/other/services/');
     put('c', waiting);
     expect(await cijob('logs', 'c')).toMatchObject({ code: 1, stdout: '' });
     await expect(cijob('logs', 'b', '--server', 'http://plain.invalid')).rejects.toThrow(

@@ -114,6 +114,7 @@ describe('the log server', () => {
       clock,
       review: new AccessReview(new KubeClient(transport), clock),
       logs: () => (leading ? served : undefined),
+      shells: () => undefined,
       onError: (what) => errors.push(what),
     });
   });

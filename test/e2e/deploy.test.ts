@@ -220,6 +220,7 @@ describe('who may do what', () => {
       jobs,
       `${jobs}/status`,
       `${jobs}/log`,
+      `${jobs}/shell`,
       hosts,
       `${hosts}/status`,
       'secrets',
@@ -245,6 +246,7 @@ describe('who may do what', () => {
       ...everyVerb(jobs),
       `get ${jobs}/status`,
       `get ${jobs}/log`,
+      `create ${jobs}/shell`,
     ]);
     expect(await allowed('ed', 'other', questions)).toEqual([]);
   });
@@ -254,6 +256,7 @@ describe('who may do what', () => {
       ...everyVerb(jobs),
       `get ${jobs}/status`,
       `get ${jobs}/log`,
+      `create ${jobs}/shell`,
     ]);
   });
 
@@ -262,6 +265,7 @@ describe('who may do what', () => {
       ...everyVerb(jobs),
       `get ${jobs}/status`,
       `get ${jobs}/log`,
+      `create ${jobs}/shell`,
       ...everyVerb(hosts),
       `get ${hosts}/status`,
     ]);

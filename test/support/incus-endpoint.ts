@@ -66,7 +66,12 @@ async function attach(connect: () => Duplex, path: string): Promise<ByteStream> 
     opening.on('message', (data: Buffer) => (text += data.toString()));
     opening.on('close', () => resolve(undefined));
   });
-  return { text: () => text, closed, terminate: () => socket.terminate() };
+  return {
+    text: () => text,
+    closed,
+    send: (data) => socket.send(data),
+    terminate: () => socket.terminate(),
+  };
 }
 
 async function follow(connect: () => Duplex, query: string): Promise<EventReader> {

@@ -3,6 +3,7 @@ import { execs } from './execs.ts';
 import { files } from './files.ts';
 import { lookups } from './lookups.ts';
 import { power } from './power.ts';
+import { interactive } from './interactive.ts';
 import { restricted } from './restricted.ts';
 import type { Scenario } from './scenario.ts';
 
@@ -12,6 +13,7 @@ export const scenarios: readonly Scenario[] = [
   ...creation,
   ...power,
   ...execs,
+  ...interactive,
   ...files,
   ...restricted,
 ];

@@ -18,6 +18,8 @@ export interface ByteStream {
   /** All bytes that came. */
   text(): string;
   readonly closed: Promise<void>;
+  /** Sends bytes, or a text message. */
+  send(data: Buffer | string): void;
   terminate(): void;
 }
 

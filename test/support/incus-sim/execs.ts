@@ -53,17 +53,42 @@ export class Execs {
 
   #attached(instance: SimInstance, body: ExecBody): Operation {
     let exec: Exec | undefined;
-    const attached = new AttachedExec(
-      () =>
+    const started = Promise.withResolvers<Exec | undefined>();
+    const terminal = body.interactive ? { width: body.width ?? 0, height: body.height ?? 0 } : undefined;
+    const print = (text: string) => attached.print(terminal ? text.replaceAll('\n', '\r\n') : text);
+    const attached = new AttachedExec(body.interactive, {
+      ready: () =>
         this.#work.later(0, operation, () => {
           const ended = (code: number) => {
-            attached.end();
-            end(operation, code, { ...metadata, return: code });
+            attached.end(() => end(operation, code, { ...metadata, return: code }));
           };
-          exec = this.#run(instance, body, ended, (text) => attached.print(text));
+          exec = this.#run(instance, body, ended, print, terminal);
+          started.resolve(exec);
         }),
-      () => exec?.kill(),
-    );
+      left: () => void started.promise.then((to) => to?.kill()),
+      // What comes before the command has started waits for it.
+      input: (data) =>
+        void started.promise.then((to) => {
+          if (!terminal) to?.input(data);
+          else for (const key of data) type(key);
+        }),
+      endOfInput: () => void started.promise.then((to) => to?.endInput()),
+      resize: (width, height) => Object.assign(terminal ?? {}, { width, height }),
+    });
+    // A terminal shows what is typed, hands it on by the line, and knows two keys.
+    let line = '';
+    const type = (key: string) => {
+      if (key === '\u0004') exec?.endInput();
+      else if (key === '\u0003') exec?.kill(130);
+      else {
+        const typed = key === '\r' ? '\n' : key;
+        print(typed);
+        line += typed;
+        if (typed !== '\n') return;
+        exec?.input(line);
+        line = '';
+      }
+    };
     const metadata = {
       command: body.command,
       environment: { ...ownEnvironment, ...body.environment },
@@ -91,11 +116,13 @@ export class Execs {
     body: ExecBody,
     onExit: (code: number, output: string) => void,
     onPrint?: (text: string) => void,
+    terminal?: { width: number; height: number },
   ): Exec | undefined {
     if (body.command.length === 0)
       throw new OperationFailure(500, 'Failed to retrieve PID of executing child process');
     if (instance.agentOffline) throw new OperationFailure(500, "VM agent isn't currently running");
-    const request = { command: body.command, environment: body.environment ?? {} };
+    const { command, environment, user, cwd } = body;
+    const request = { command, environment: environment ?? {}, user, cwd, terminal };
     const exec = instance.guest.exec(request, (code, { output }) => onExit(code, output), onPrint);
     this.#work.lifecycle('instance-exec', instance, { command: body.command });
     if (!('code' in exec)) return exec;

@@ -7,6 +7,12 @@ export type Step =
   | { do: 'print'; text: string }
   /** Prints a file from byte `from` on, and what is added to it, until it is killed. */
   | { do: 'follow'; path: string; from: number }
+  /** Prints what the command knows of itself. */
+  | { do: 'tell'; what: 'user' | 'directory' | 'size' }
+  /** Prints what comes in, until that ends. */
+  | { do: 'copy' }
+  /** Prints the size of its terminal for each line that comes in. */
+  | { do: 'sizes' }
   | { do: 'files'; apply: (files: GuestFiles) => void }
   | { do: 'reboot' | 'poweroff' | 'announce' };
 
@@ -33,6 +39,7 @@ export function plainCommand(argv: readonly string[]): readonly Step[] | NotStar
 }
 
 function script(text: string): readonly Step[] {
+  if (text === 'while read -r line; do stty size; done') return [{ do: 'sizes' }];
   const steps: Step[] = [];
   for (const line of text.split(/[;\n]/).map((part) => part.trim())) {
     if (line === '') continue;
@@ -69,6 +76,15 @@ function simple(words: readonly string[], program: string): readonly Step[] | No
       return [{ do: 'sleep', milliseconds: Number(first) * 1000 }];
     case 'echo':
       return [{ do: 'print', text: `${words.slice(1).join(' ')}\n` }];
+    case 'id':
+      return [{ do: 'tell', what: 'user' }];
+    case 'pwd':
+      return [{ do: 'tell', what: 'directory' }];
+    case 'stty':
+      // Only as `stty size`.
+      return [{ do: 'tell', what: 'size' }];
+    case 'cat':
+      return [{ do: 'copy' }];
     case 'mkdir':
       return change((files) => files.set(first === '-p' ? second : first, { kind: 'directory' }));
     case 'mkfifo':

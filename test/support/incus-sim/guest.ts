@@ -8,6 +8,10 @@ import { Runner } from './runner.ts';
 export interface ExecRequest {
   command: readonly string[];
   environment: Readonly<Record<string, string>>;
+  user?: number;
+  cwd?: string;
+  /** Size of its terminal, as it is now. */
+  terminal?: Readonly<{ width: number; height: number }> | undefined;
 }
 
 /** What the guest tells the machine it runs on. */
@@ -17,10 +21,19 @@ export interface GuestHost {
   poweroff(): void;
 }
 
-/** A command that runs. `kill` ends it with 137 and calls `onExit`. */
+/** A command that runs. `kill` ends it, with 137 if nothing else is said, and calls `onExit`. */
 export interface Exec {
   output: string;
-  kill(): void;
+  kill(code?: number): void;
+  input(text: string): void;
+  endInput(): void;
+}
+
+/** Standard input of a command. */
+interface Input {
+  text: string;
+  ended: boolean;
+  changed: () => void;
 }
 
 /** What runs inside one simulated instance. Files and what the runner promised outlive a reboot; processes do not. */
@@ -95,11 +108,20 @@ export class Guest {
       exec.output += text;
       onPrint(text);
     };
+    const input: Input = { text: '', ended: false, changed: () => undefined };
     const exec: Exec = {
       output: '',
-      kill: () => {
+      kill: (code = 137) => {
         cancel();
-        exit(137);
+        exit(code);
+      },
+      input(text) {
+        input.text += text;
+        input.changed();
+      },
+      endInput() {
+        input.ended = true;
+        input.changed();
       },
     };
     this.#execs.add(exec);
@@ -107,12 +129,13 @@ export class Guest {
     queueMicrotask(() => {
       if (!this.#execs.has(exec)) return;
       if (launch) cancel = this.runner.launch(launch, exit);
-      else cancel = this.#walk(steps, print, exit);
+      else cancel = this.#walk(steps, { request, input, print, exit });
     });
     return exec;
   }
 
-  #walk(steps: readonly Step[], print: (text: string) => void, exit: (code: number) => void): () => void {
+  #walk(steps: readonly Step[], process: Process): () => void {
+    const { request, input, print, exit } = process;
     for (const [index, step] of steps.entries())
       switch (step.do) {
         case 'exit':
@@ -120,13 +143,34 @@ export class Guest {
           return () => undefined;
         case 'sleep': {
           let cancel = this.#clock.after(step.milliseconds, () => {
-            cancel = this.#walk(steps.slice(index + 1), print, exit);
+            cancel = this.#walk(steps.slice(index + 1), process);
           });
           return () => cancel();
         }
         case 'print':
           print(step.text);
           break;
+        case 'tell':
+          print(`${tell(step.what, request)}\n`);
+          break;
+        case 'copy':
+        case 'sizes': {
+          let cancel = (): void => {
+            input.changed = () => undefined;
+          };
+          const copy = () => {
+            const { text } = input;
+            input.text = '';
+            const lines = text.split('\n').length - 1;
+            if (text !== '') print(step.do === 'copy' ? text : `${tell('size', request)}\n`.repeat(lines));
+            if (!input.ended) return;
+            cancel();
+            cancel = this.#walk(steps.slice(index + 1), process);
+          };
+          input.changed = copy;
+          copy();
+          return () => cancel();
+        }
         case 'follow':
           return this.#follow(step.path, step.from, print);
         case 'files':
@@ -154,6 +198,25 @@ export class Guest {
     };
     look();
     return this.files.watch(look);
+  }
+}
+
+/** A command with all that it reads, and where it prints and ends. */
+interface Process {
+  request: ExecRequest;
+  input: Input;
+  print: (text: string) => void;
+  exit: (code: number) => void;
+}
+
+function tell(what: 'user' | 'directory' | 'size', { user, cwd, terminal }: ExecRequest): string {
+  switch (what) {
+    case 'user':
+      return String(user ?? 0);
+    case 'directory':
+      return cwd ?? '/root';
+    case 'size':
+      return `${terminal?.height ?? 0} ${terminal?.width ?? 0}`;
   }
 }
 

@@ -31,6 +31,11 @@ export const ExecBody = z.object({
   'record-output': z.boolean().default(false),
   'wait-for-websocket': z.boolean().default(false),
   interactive: z.boolean().default(false),
+  user: z.int().default(0),
+  group: z.int().default(0),
+  cwd: z.string().default('/root'),
+  width: z.int().optional(),
+  height: z.int().optional(),
 });
 export type ExecBody = z.infer<typeof ExecBody>;
 

@@ -129,6 +129,7 @@ describe('spans on their way', () => {
         calls.push({
           spans: spans.length,
           done: (why) =>
+            // eslint-disable-next-line @typescript-eslint/no-unsafe-enum-assignment, @typescript-eslint/no-unnecessary-type-assertion -- the enum is in a package of the exporter's
             callback((why === undefined ? { code: 0 } : { code: 1, error: new Error(why) }) as Result),
         }),
       shutdown: () => Promise.resolve(),

@@ -1,0 +1,280 @@
+import { once } from 'node:events';
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { WebSocketServer, type WebSocket } from 'ws';
+import type { Clock } from '../clock.ts';
+import type { JobAccess } from './job-access.ts';
+import { PerUser } from './per-user.ts';
+import { Refusal, refuseUpgrade, unavailable } from './refusal.ts';
+import {
+  channels,
+  endMessage,
+  framed,
+  maxMessageBytes,
+  parseClientMessage,
+  shellProtocol,
+  type ShellEnd,
+  type TerminalSize,
+} from './shell-protocol.ts';
+import { parseShellRequest, type ShellRequest } from './shell-request.ts';
+
+/** The instance that a shell is for. */
+export interface ShellTarget {
+  namespace: string;
+  name: string;
+  uid: string;
+  host: string;
+  instance: string;
+}
+
+/** A command that runs in a guest, attached. */
+export interface Shell {
+  /** Takes what was typed; resolves when it takes more. */
+  send(data: Buffer): Promise<void>;
+  endInput(): void;
+  resize(size: TerminalSize): void;
+  /** Ends the command. Harmless when it has ended. */
+  close(): void;
+  /** Resolves when it has ended, and all its output was taken. */
+  readonly ended: Promise<ShellEnd>;
+}
+
+/** The shells there can be. Only the leader has them, as only it is connected to the hosts. */
+export interface ServedShells {
+  /** @throws Refusal when the CiJob is not there, or has no instance that runs. */
+  find(job: { namespace: string; name: string }): ShellTarget;
+  /** @throws Refusal when the host does not do it. */
+  open(
+    target: ShellTarget,
+    request: ShellRequest,
+    onOutput: (stream: 'stdout' | 'stderr', chunk: Buffer) => Promise<void>,
+  ): Promise<Shell>;
+  /** Why the instance is not there any more; undefined while it is. */
+  gone(target: ShellTarget): string | undefined;
+  /** Hears who has a shell. */
+  opened(target: ShellTarget, username: string, root: boolean): void;
+  /** Hears that they have none any more, and why. */
+  closed(target: ShellTarget, username: string, why: string): void;
+}
+
+export interface ShellServerOptions {
+  clock: Clock;
+  access: JobAccess;
+  /** Undefined while another process leads. */
+  shells: () => ServedShells | undefined;
+  onError: (what: string, error: unknown) => void;
+}
+
+/** Shells of one user at once. */
+const maxShells = 8;
+/** Who has a shell is asked for anew so often: rights are taken away. */
+const reviewInterval = 60_000;
+/** A client that has not answered the ping before is gone, in milliseconds. */
+const pingInterval = 30_000;
+/** How long a shell may be silent both ways, in milliseconds. */
+const idleLimit = 30 * 60_000;
+/** How long a client has to take its leave. */
+const partingTime = 5_000;
+
+/** Serves shells over WebSocket to whoever the cluster's RBAC lets `create` the subresource `cijobs/shell`. */
+export class ShellServer {
+  readonly #options: ShellServerOptions;
+  readonly #places = new PerUser(maxShells, 'shells');
+  readonly #sockets = new WebSocketServer({
+    noServer: true,
+    clientTracking: false,
+    perMessageDeflate: false,
+    maxPayload: maxMessageBytes,
+    handleProtocols: () => shellProtocol,
+  });
+  /** Ends each shell that is open. */
+  readonly #open = new Set<(end: ShellEnd) => void>();
+  /** Connections of which none is left when we close. */
+  readonly #connections = new Set<Duplex>();
+
+  constructor(options: ShellServerOptions) {
+    this.#options = options;
+  }
+
+  /** Answers a request to change the protocol: with a shell, or with a Status that says why not. */
+  async upgrade(request: IncomingMessage, connection: Duplex, head: Buffer): Promise<void> {
+    this.#connections.add(connection);
+    const gone = new Promise<undefined>((resolve) => {
+      connection.once('close', () => {
+        this.#connections.delete(connection);
+        resolve(undefined);
+      });
+    });
+    connection.on('error', () => undefined);
+    let leave: () => void = () => undefined;
+    let shell: Shell | undefined;
+    let upgraded = false;
+    try {
+      const wanted = parseShellRequest(request);
+      const right = { verb: 'create', subresource: 'shell' };
+      const { username, again } = await this.#options.access.grant(request, wanted, right);
+      const shells = this.#options.shells();
+      if (!shells) throw unavailable('another controller leads, and is connected to the hosts: ask again');
+      leave = this.#places.enter(username);
+      const target = shells.find(wanted);
+      // What is printed before there is somebody to read it waits.
+      const { promise: reader, resolve: begin } = Promise.withResolvers<WebSocket>();
+      const idle = { since: this.#options.clock.now() };
+      shell = await shells.open(target, wanted, async (stream, chunk) => {
+        idle.since = this.#options.clock.now();
+        await sendTo(await reader, framed(channels[stream], chunk));
+      });
+      const socket = await Promise.race([
+        gone,
+        new Promise<WebSocket>((resolve) => this.#sockets.handleUpgrade(request, connection, head, resolve)),
+      ]);
+      if (!socket) return;
+      upgraded = true;
+      shells.opened(target, username, wanted.root);
+      begin(socket);
+      const ended = await this.#talk(socket, shell, again, idle);
+      const end = ended && explained(shells, target, ended);
+      shells.closed(target, username, end ? inWords(end) : 'the user went away');
+      if (end) await this.#part(socket, end);
+      socket.terminate();
+    } catch (error) {
+      const refusal = this.#refusalOf(error);
+      if (upgraded) connection.destroy();
+      else refuseUpgrade(connection, refusal);
+    } finally {
+      shell?.close();
+      leave();
+    }
+  }
+
+  /** Ends every shell. */
+  close(): void {
+    const end: ShellEnd = { kind: 'broken', reason: 'ServiceUnavailable', message: 'the controller stops' };
+    for (const finish of this.#open) finish(end);
+    // Those that do not read must not keep us.
+    for (const connection of this.#connections) setImmediate(() => connection.destroy());
+  }
+
+  /** Carries bytes both ways until one side ends. Undefined: the user has gone. */
+  async #talk(
+    socket: WebSocket,
+    shell: Shell,
+    again: () => Promise<void>,
+    idle: { since: number },
+  ): Promise<ShellEnd | undefined> {
+    const { clock } = this.#options;
+    const { promise: over, resolve: finish } = Promise.withResolvers<ShellEnd | undefined>();
+    const cancels = [
+      every(clock, reviewInterval, () => {
+        again().catch((error: unknown) => {
+          const { reason, message } = this.#refusalOf(error);
+          finish({ kind: 'broken', reason, message });
+        });
+      }),
+      every(clock, pingInterval, () => {
+        // What we do not read now may hold its answer.
+        if (!heard && !socket.isPaused) finish(undefined);
+        heard = false;
+        socket.ping();
+        if (clock.now() - idle.since > idleLimit) {
+          const message = `nothing was typed or printed for ${idleLimit / 60_000} minutes`;
+          finish({ kind: 'broken', reason: 'Idle', message });
+        }
+      }),
+    ];
+    let heard = true;
+    let taken = Promise.resolve();
+    this.#open.add(finish);
+    const hear = () => {
+      heard = true;
+    };
+    socket.on('pong', hear);
+    // A client that takes no output for a while still sends its own.
+    socket.on('ping', hear);
+    socket.on('message', (data: Buffer, isBinary: boolean) => {
+      const message = isBinary ? parseClientMessage(data) : undefined;
+      idle.since = clock.now();
+      switch (message?.kind) {
+        case 'input':
+          // A guest may read more slowly than somebody pastes.
+          socket.pause();
+          taken = taken
+            .then(() => shell.send(message.data))
+            .catch(() => undefined)
+            .finally(() => socket.resume());
+          break;
+        case 'endOfInput':
+          void taken.then(() => shell.endInput());
+          break;
+        case 'resize':
+          shell.resize(message.size);
+          break;
+        case undefined:
+          finish({ kind: 'broken', reason: 'BadRequest', message: 'a message that is none of the protocol' });
+      }
+    });
+    socket.once('close', () => finish(undefined));
+    // A message that is too large is one; the connection closes itself.
+    socket.on('error', () => finish(undefined));
+    void shell.ended.then(finish);
+    try {
+      return await over;
+    } finally {
+      this.#open.delete(finish);
+      for (const cancel of cancels) cancel();
+    }
+  }
+
+  /** Says how it ended, and gives the client a moment to hear it. */
+  async #part(socket: WebSocket, end: ShellEnd): Promise<void> {
+    const closed = once(socket, 'close').catch(() => undefined);
+    socket.resume();
+    socket.send(endMessage(end), () => socket.close(1000));
+    let cancel: () => void = () => undefined;
+    const late = new Promise<void>((resolve) => {
+      cancel = this.#options.clock.after(partingTime, resolve);
+    });
+
+    if (socket.readyState !== socket.CLOSED) await Promise.race([closed, late]);
+
+    cancel();
+  }
+
+  #refusalOf(error: unknown): Refusal {
+    if (error instanceof Refusal) return error;
+    this.#options.onError('shell', error);
+    return unavailable('the shell cannot be served now; the log of the controller says why');
+  }
+}
+
+function sendTo(socket: WebSocket, message: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    socket.send(message, (error) => {
+      if (error) reject(error);
+      else resolve();
+    });
+  });
+}
+
+function every(clock: Clock, interval: number, act: () => void): () => void {
+  let cancel: () => void = () => undefined;
+  const again = () => {
+    cancel = clock.after(interval, () => {
+      again();
+      act();
+    });
+  };
+  again();
+  return () => cancel();
+}
+
+/** A command that was killed with its instance has not just ended. */
+function explained(shells: ServedShells, target: ShellTarget, end: ShellEnd): ShellEnd {
+  if (end.kind === 'exited' && end.code < 128) return end;
+  const message = shells.gone(target);
+  return message === undefined ? end : { kind: 'broken', reason: 'InstanceGone', message };
+}
+
+function inWords(end: ShellEnd): string {
+  return end.kind === 'exited' ? `it exited with code ${end.code}` : end.message;
+}
