@@ -378,7 +378,8 @@ describe('the shell server', () => {
   });
 
   it('says that the instance is gone when the command was killed with it', async () => {
-    const { ended } = await open('cat');
+    const { ended, shown } = await open('echo begun; cat');
+    await until(() => shown.out === 'begun\n');
     gone = 'the job is over';
     sim.instance('guest')?.guest.halt();
     expect(await ended).toEqual({ kind: 'broken', reason: 'InstanceGone', message: 'the job is over' });
