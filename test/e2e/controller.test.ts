@@ -138,7 +138,7 @@ describe('what somebody else does to an instance', () => {
       10,
     );
     expect(seen.find(({ reason }) => reason === `Instance${kind}`)?.note).toBe(
-      `instance ${instances.get(job) ?? ''} on host build-1 was changed by somebody else: ${kind}`,
+      `instance ${instances.get(job) ?? ''} on host build-1 changed without the controller: ${kind}`,
     );
     expect(
       await metric(cluster.controller, `cijob_drift_total{host="build-1",kind="${kind}"}`),
