@@ -1,5 +1,6 @@
 import type { IncusHost } from '../../controller/api/incushost.ts';
 import { Inventory } from '../../controller/incus/inventory.ts';
+import type { CommandOutcome } from '../../controller/incus/outcome.ts';
 
 /** Stands in for hosts/host.ts in tests of the pool: no connection, and in whatever state the test puts it. */
 export class FakeHost {
@@ -8,6 +9,8 @@ export class FakeHost {
   spec: IncusHost['spec'];
   state: { kind: 'up' | 'down' } = { kind: 'up' };
   closed = false;
+  /** What becomes of its commands. */
+  outcome: CommandOutcome = { kind: 'done' };
 
   constructor({ name, spec }: { name: string; spec: IncusHost['spec'] }) {
     this.name = name;
@@ -22,7 +25,7 @@ export class FakeHost {
   }
 
   perform() {
-    return Promise.resolve({ kind: 'done' });
+    return Promise.resolve(this.outcome);
   }
 
   close() {

@@ -50,10 +50,12 @@ beforeEach(() => {
   pool = newPool((key) => admitted.push(key));
 });
 
+let clock: ManualClock;
 function newPool(onAdmitted: (key: string) => void): HostPool {
+  clock = new ManualClock();
   return new HostPool({
     controllerId: 'us',
-    clock: new ManualClock(),
+    clock,
     readKey: () => Promise.resolve(''),
     onAdmitted,
     events: {
@@ -405,4 +407,57 @@ describe('the slots of the pool, whatever jobs and hosts do', () => {
       { numRuns: 200 },
     );
   }, 60_000);
+});
+
+describe('a host that fails to create instances', () => {
+  const create = (host: string) =>
+    pool.perform(host, {
+      verb: 'create',
+      instance: 'i',
+      definition: { name: 'i', type: 'container', fingerprint: 'f', profiles: [], config: {}, devices: {} },
+    });
+  /** Two hosts; `bad` has more free slots, and its pool is full. */
+  beforeEach(async () => {
+    await pool.put(resource('bad', { capacity: { instances: 9 } }));
+    await pool.put(resource('good', { capacity: { instances: 2 } }));
+    hostOf('bad').outcome = { kind: 'failed', message: 'no space left on device' };
+  });
+
+  it('is passed over by a job that it has failed, as long as another has room', () => {
+    expect(ask('first')).toEqual({ kind: 'admitted', host: 'bad' });
+    expect(ask('again', { avoid: ['bad'] })).toEqual({ kind: 'admitted', host: 'good' });
+    expect(ask('both', { avoid: ['bad', 'good'] })).toEqual({ kind: 'admitted', host: 'bad' });
+  });
+
+  it('is given no jobs after three failures in a row, then one, and all again when that works', async () => {
+    for (let failures = 0; failures < 3; failures += 1) await create('bad');
+    expect(pool.refusalOf('bad')).toContain('failed 3 times in a row: no space left on device');
+    expect([ask('a'), ask('b')]).toEqual([
+      { kind: 'admitted', host: 'good' },
+      { kind: 'admitted', host: 'good' },
+    ]);
+    expect(ask('c')).toMatchObject({ kind: 'waiting', reason: 'NoFreeSlot' });
+    changed = [];
+    clock.advance(15_000);
+    // Whoever waits is looked at again.
+    expect(changed).toContain('bad');
+    pool.assign();
+    expect(admitted).toEqual(['a', 'b', 'c']);
+    expect(ask('d')).toMatchObject({ kind: 'waiting' });
+    hostOf('bad').outcome = { kind: 'done' };
+    await create('bad');
+    expect(pool.refusalOf('bad')).toBeUndefined();
+    expect(ask('d')).toEqual({ kind: 'admitted', host: 'bad' });
+  });
+
+  it('is not blamed for an answer that was lost, or for what was wrong with the job', async () => {
+    for (const outcome of [
+      { kind: 'unknown', message: '' },
+      { kind: 'refused', reason: 'IncusRefused', message: '' },
+    ] as const) {
+      hostOf('bad').outcome = outcome;
+      for (let failures = 0; failures < 5; failures += 1) await create('bad');
+    }
+    expect(pool.refusalOf('bad')).toBeUndefined();
+  });
 });
