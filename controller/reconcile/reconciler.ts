@@ -6,7 +6,8 @@ import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { resolveCommand, slotRequestOf } from './desired.ts';
-import { masked, maskOf, tailBytes, type Mask } from './masking.ts';
+import { Environment, hasSecrets, MissingSecret } from './environment.ts';
+import { masked, tailBytes } from './masking.ts';
 import { instanceName, keyOf } from './names.ts';
 import {
   blankMemory,
@@ -18,6 +19,7 @@ import {
 } from './observed.ts';
 import { plan, type Plan } from './plan.ts';
 import type { HostsPort, JobStore, Observer } from './ports.ts';
+import { remember } from './remember.ts';
 import { hasFinalizer, isFinished } from './step.ts';
 import { worthWriting } from './worth-writing.ts';
 
@@ -46,8 +48,7 @@ interface Cell {
   hostMissingSince: number | undefined;
   /** Instances for which a slot is held. */
   slots: Set<string>;
-  /** Values of Secrets in the environment, as they were read; undefined before. Only to be masked. */
-  secrets: Set<string> | undefined;
+  environment: Environment;
   /** The answer to a question that was asked while the job's admission was being written. */
   early: { host: string; instance: string; outcome: Promise<CommandOutcome> } | undefined;
 }
@@ -249,7 +250,7 @@ export class Reconciler {
     if (command.verb !== 'resolve' && command.verb !== 'launch') return hosts.perform(host, command);
     let environment: Record<string, string>;
     try {
-      environment = await this.#environment(job, cell);
+      environment = await cell.environment.read(job);
     } catch (error) {
       if (error instanceof MissingSecret)
         return { kind: 'refused', reason: 'SecretNotFound', message: error.message };
@@ -263,7 +264,7 @@ export class Reconciler {
     }
     const whole = { ...command, environment: { ...environment, ...command.environment } };
     const outcome = await hosts.perform(host, whole);
-    return cell.secrets ? masked(outcome, maskOf(cell.secrets)) : outcome;
+    return masked(outcome, await cell.environment.mask(job));
   }
 
   /** Reads what the guest left, and masks the job's Secrets in it before anything of it is remembered. */
@@ -274,39 +275,10 @@ export class Reconciler {
     command: Extract<Command, { verb: 'collect' }>,
   ): Promise<CommandOutcome> {
     const { hosts } = this.#options;
-    if (!job.spec.env.some(({ valueFrom }) => valueFrom)) return hosts.perform(host, command);
-    const mask = await this.#mask(job, cell);
+    if (!hasSecrets(job)) return hosts.perform(host, command);
+    const mask = await cell.environment.mask(job);
     const outcome = await hosts.perform(host, { ...command, ...(mask && { logBytes: tailBytes(mask) }) });
     return masked(outcome, mask);
-  }
-
-  /** What to mask for a job; undefined when its Secrets, which another process read at the launch, cannot be read. */
-  async #mask(job: CiJob, cell: Cell): Promise<Mask | undefined> {
-    try {
-      if (!cell.secrets) await this.#environment(job, cell);
-    } catch {
-      return undefined;
-    }
-    return maskOf(cell.secrets ?? []);
-  }
-
-  /** The job's environment, Secrets included. It goes into the request; the values of Secrets are noted to be masked. */
-  async #environment(job: CiJob, cell: Cell): Promise<Record<string, string>> {
-    const namespace = job.metadata.namespace ?? 'default';
-    const values = await Promise.all(
-      job.spec.env.map(async ({ name, value, valueFrom }): Promise<[string, string]> => {
-        if (!valueFrom) return [name, value ?? ''];
-        const { name: secret, key } = valueFrom.secretKeyRef;
-        const found = await this.#options.store.secret(namespace, secret, key);
-        if (found === undefined) throw new MissingSecret(`env ${name}: Secret ${secret} has no key ${key}`);
-        return [name, found];
-      }),
-    );
-    const fromSecrets = values.filter((_, index) => job.spec.env[index]?.valueFrom);
-    if (fromSecrets.length > 0) {
-      cell.secrets = new Set([...(cell.secrets ?? []), ...fromSecrets.map(([, value]) => value)]);
-    }
-    return Object.fromEntries(values);
   }
 
   #cellOf(key: string, job: CiJob): Cell {
@@ -320,7 +292,7 @@ export class Reconciler {
       base: JSON.stringify(job.status ?? {}),
       hostMissingSince: undefined,
       slots: new Set(),
-      secrets: undefined,
+      environment: new Environment(this.#options.store),
       early: undefined,
     };
     this.#cells.set(key, cell);
@@ -367,8 +339,6 @@ export class Reconciler {
   }
 }
 
-class MissingSecret extends Error {}
-
 /**
  * Whether an instance of the job is of an earlier attempt, or of any once the job is over. One that is of a later
  * attempt than the status tells of shows that our copy of the job is old. One of this attempt on another host is the
@@ -392,40 +362,4 @@ function runnerOf(
   const { operation } = memory;
   if (operation === undefined) return 'none';
   return inventory.ended(operation) ?? (inventory.isRunning(operation) ? 'running' : 'lost');
-}
-
-/** Notes what a command brought. */
-function remember(memory: Memory, command: Command, outcome: CommandOutcome, now: number): void {
-  if (command.verb === 'probe') memory.probedAt = now;
-  switch (outcome.kind) {
-    case 'refused':
-    case 'failed':
-    case 'unknown': {
-      const count = memory.problem?.verb === command.verb ? memory.problem.count + 1 : 1;
-      memory.problem = { verb: command.verb, outcome, count, at: now };
-      return;
-    }
-    case 'resolved':
-      memory.resolved = { fingerprint: outcome.fingerprint, sources: outcome.sources };
-      break;
-    case 'launched':
-      memory.operation = outcome.operation;
-      memory.launches += 1;
-      memory.launchedAt = now;
-      memory.collected = undefined;
-      break;
-    case 'probed':
-      memory.agentAnswered ||= outcome.ready;
-      break;
-    case 'collected':
-      memory.collected = outcome.collected;
-      break;
-    case 'gone':
-      memory.gone = command.instance;
-      break;
-    case 'done':
-      if (memory.gone === command.instance) memory.gone = undefined;
-      break;
-  }
-  memory.problem = undefined;
 }
