@@ -3,13 +3,10 @@ import { CiJob, type CiJobSpec } from '../../../controller/api/cijob.ts';
 import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import type { Condition } from '../../../controller/api/conditions.ts';
 import { forceCleanupAnnotation } from '../../../controller/api/meta.ts';
-import type { InstanceView } from '../../../controller/incus/inventory.ts';
 import { cleanUp } from '../../../controller/reconcile/clean-up.ts';
-import { instanceName } from '../../../controller/reconcile/names.ts';
-import { blankMemory, type Memory, type Observed } from '../../../controller/reconcile/observed.ts';
+import type { Memory, Observed } from '../../../controller/reconcile/observed.ts';
+import { anInstance as instance, name, now, seen, time } from './fixtures.ts';
 
-const now = Date.parse('2026-01-01T12:00:00Z');
-const time = new Date(now).toISOString();
 const condition = (type: string, reason = 'Test'): Condition => ({
   type,
   status: 'True',
@@ -17,8 +14,6 @@ const condition = (type: string, reason = 'Test'): Condition => ({
   message: '',
   lastTransitionTime: time,
 });
-const name = instanceName('uid', 1);
-const up = { kind: 'up', since: now, storagePool: 'default' } as const;
 const down = { kind: 'down', since: now, reason: 'Unreachable', message: '' } as const;
 const failed: CiJobStatus = {
   host: 'h',
@@ -28,22 +23,6 @@ const failed: CiJobStatus = {
   conditions: [condition('Failed')],
 };
 const runs: CiJobStatus = { host: 'h', attempt: 1, conditions: [condition('Admitted')] };
-
-function instance(part: Partial<InstanceView> = {}): InstanceView {
-  return {
-    name,
-    type: 'container',
-    status: 'Running',
-    everStarted: true,
-    startedAt: 1,
-    announcedReady: false,
-    labels: { uid: 'uid', controller: 'us' },
-    devices: {},
-    settings: {},
-    operations: new Set(),
-    ...part,
-  };
-}
 
 interface Case {
   status?: CiJobStatus;
@@ -61,19 +40,7 @@ function cleaned({ status = failed, spec = {}, metadata = {}, observed = {}, mem
     spec: { command: 'false', instance: { image: 'image' }, ...spec },
     status,
   });
-  const seen: Observed = {
-    controllerId: 'us',
-    host: up,
-    instance: undefined,
-    underWay: false,
-    runner: 'none',
-    strays: [],
-    unseen: [],
-    admission: undefined,
-    ...observed,
-    memory: { ...blankMemory(1), ...memory },
-  };
-  const { commands, ...rest } = cleanUp(job, status, seen, at);
+  const { commands, ...rest } = cleanUp(job, status, seen({ ...observed, memory }), at);
   return {
     ...rest,
     sent: commands.map(({ host, command }) => `${command.verb} ${host}/${command.instance}`),

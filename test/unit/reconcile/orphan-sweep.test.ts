@@ -4,25 +4,13 @@ import type { InstanceView } from '../../../controller/incus/inventory.ts';
 import type { CommandOutcome } from '../../../controller/incus/outcome.ts';
 import { OrphanSweep } from '../../../controller/reconcile/orphan-sweep.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
+import { anInstance } from './fixtures.ts';
 
 const grace = 60_000;
 const interval = 15_000;
 
-function instance(name: string, part: Partial<InstanceView> = {}): InstanceView {
-  return {
-    name,
-    type: 'container',
-    status: 'Running',
-    everStarted: true,
-    startedAt: 1,
-    announcedReady: false,
-    labels: { uid: `uid of ${name}` },
-    devices: {},
-    settings: {},
-    operations: new Set(),
-    ...part,
-  };
-}
+const instance = (name: string, part: Partial<InstanceView> = {}) =>
+  anInstance({ name, labels: { uid: `uid of ${name}` }, ...part });
 
 describe('the sweep for instances without a job', () => {
   let clock: ManualClock;

@@ -1,13 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import { CiJob, type CiJobSpec } from '../../../controller/api/cijob.ts';
 import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
-import {
-  blankMemory,
-  defaultPatience,
-  type Admission,
-  type Observed,
-} from '../../../controller/reconcile/observed.ts';
+import { defaultPatience, type Admission } from '../../../controller/reconcile/observed.ts';
 import { planQueue } from '../../../controller/reconcile/queue.ts';
+import { seen } from './fixtures.ts';
 
 const created = Date.parse('2026-01-01T00:00:00Z');
 const waiting = { kind: 'waiting', reason: 'NoFreeSlot', message: 'full', position: 1, length: 1 } as const;
@@ -26,17 +22,7 @@ function planned(
     spec: { command: 'true', instance: { image: 'image' }, ...spec },
     ...(status ? { status } : {}),
   });
-  const observed: Observed = {
-    controllerId: 'us',
-    host: undefined,
-    instance: undefined,
-    underWay: false,
-    runner: 'none',
-    strays: [],
-    unseen: [],
-    admission,
-    memory: blankMemory(1),
-  };
+  const observed = seen({ host: undefined, admission });
   const step = planQueue(job, observed, created + after, defaultPatience);
   return { ...step, wakesAfter: step.wakeAt === undefined ? undefined : step.wakeAt - created };
 }
