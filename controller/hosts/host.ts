@@ -5,7 +5,7 @@ import type { Command, Verb } from '../incus/commands.ts';
 import { IncusError } from '../incus/errors.ts';
 import { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
-import type { Reconfigured } from '../incus/reconfigured.ts';
+import type { SeenDrift } from '../incus/drift.ts';
 import { SshError } from '../ssh/errors.ts';
 import type { Artifacts } from './artifacts.ts';
 import { openLink, type Link, type ReadKey } from './link.ts';
@@ -40,7 +40,7 @@ export interface HostEvents {
 }
 
 /** What was done to an instance behind our back. */
-export type Drift = 'Stopped' | 'Restarted' | 'Paused' | 'Deleted' | Reconfigured;
+export type Drift = 'Restarted' | 'Paused' | 'Deleted' | SeenDrift;
 
 const drifts: Readonly<Record<string, Drift>> = {
   'instance-stopped': 'Stopped',
@@ -213,8 +213,12 @@ export class Host {
           changed: (instance) => {
             if (this.#session) events.changed(this.name, instance);
           },
-          lifecycle: (action, instance) => this.#noteDrift(instance, drifts[action]),
-          reconfigured: (instance, what) => this.#noteDrift(instance, what),
+          lifecycle: (action, instance) => {
+            // A read may have shown it before the event came.
+            const known = drifts[action] === 'Stopped' && this.inventory.get(instance)?.status === 'Stopped';
+            if (!known) this.#noteDrift(instance, drifts[action]);
+          },
+          drifted: (instance, what) => this.#noteDrift(instance, what),
           eventLag: (milliseconds) => events.eventLag(this.name, milliseconds / 1000),
           request: (method, path) => events.request(this.name, method, path),
         },

@@ -64,6 +64,10 @@ export async function perform(command: Command, ground: Ground): Promise<Command
     const outcome = outcomeOf(error, command);
     // A guest's file that cannot be read says nothing of the server.
     if (outcome.kind === 'unknown' && command.verb !== 'collect') await ground.watch.lookAgain();
+    // The guest is not what we took it for, and maybe no event says so: of a restart, Incus tells only the end.
+    if (outcome.kind === 'failed' && command.verb === 'launch') {
+      await ground.watch.refresh(command.instance).catch(() => undefined);
+    }
     return outcome;
   }
 }

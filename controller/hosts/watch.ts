@@ -1,7 +1,7 @@
 import type { IncusClient } from '../incus/client.ts';
 import { IncusError } from '../incus/errors.ts';
 import type { EndedOperation, InstanceView, Inventory } from '../incus/inventory.ts';
-import { reconfigured, type Reconfigured } from '../incus/reconfigured.ts';
+import { driftBetween, type SeenDrift } from '../incus/drift.ts';
 import type { IncusEvent, Instance, Operation } from '../incus/schemas.ts';
 
 /** What a watch tells its host. */
@@ -10,8 +10,8 @@ export interface WatchEvents {
   changed(instance: string | undefined): void;
   /** Something happened to an instance. Told before the inventory shows it. */
   lifecycle(action: string, instance: string): void;
-  /** An instance was read anew and is configured otherwise than before. */
-  reconfigured(instance: string, what: Reconfigured): void;
+  /** An instance was read anew and is otherwise than before. */
+  drifted(instance: string, what: SeenDrift): void;
 }
 
 /** An instance that events keep coming about is read at most so often. */
@@ -120,11 +120,11 @@ export class Watch {
     this.#events.changed(undefined);
   }
 
-  /** Tells what is configured otherwise than it was, be it that an event told of it, or a list after a while without. */
+  /** Tells what is otherwise than it was, be it that an event told of it, or a list or a read without one. */
   #compare(before: InstanceView | undefined): void {
     const after = before && this.#inventory.get(before.name);
     if (!after) return;
-    for (const what of reconfigured(before, after)) this.#events.reconfigured(after.name, what);
+    for (const what of driftBetween(before, after)) this.#events.drifted(after.name, what);
   }
 
   async #read(name: string): Promise<Instance | undefined> {

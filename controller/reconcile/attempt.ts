@@ -98,8 +98,10 @@ function notRunning(
   now: number,
   patience: Patience,
 ): Step {
-  if (instance.operations.size > 0 || observed.memory.inFlight !== undefined)
-    return { phase: 'Provisioning' };
+  if (instance.operations.size > 0 || observed.memory.inFlight !== undefined) {
+    // It is being made; or, if its runner was launched before, somebody restarts it or takes it away.
+    return isTrue(job.status?.conditions, 'RunnerStarted') ? {} : { phase: 'Provisioning' };
+  }
   if (!instance.everStarted) {
     // Whoever was making it died half-way. It never ran anything, so it can be made again from the start.
     const command: Command = { verb: 'delete', instance: instance.name, uid: job.metadata.uid };

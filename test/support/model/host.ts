@@ -144,7 +144,7 @@ export class ModelSession {
     this.watch = new Watch(
       this.client,
       host.inventory,
-      { changed, lifecycle: () => undefined, reconfigured: () => undefined },
+      { changed, lifecycle: () => undefined, drifted: () => undefined },
       () => this.close(),
     );
   }

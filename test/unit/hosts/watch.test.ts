@@ -46,7 +46,7 @@ function watch(inventory = new Inventory()) {
     {
       changed: (name) => changes.push(name),
       lifecycle: () => undefined,
-      reconfigured: (name, what) => changes.push(`${name} ${what}`),
+      drifted: (name, what) => changes.push(`${name} ${what}`),
     },
     () => {
       givenUp = true;
@@ -88,7 +88,7 @@ describe('the watch over a host', () => {
     await expect(waiting).rejects.toMatchObject({ kind: 'Unknown' });
   });
 
-  it('names what was configured otherwise, be it told or found by a list, and nothing else', async () => {
+  it('names what was done to an instance, be it found by a read or by a list, and nothing else', async () => {
     const inventory = new Inventory();
     const made = {
       ...instance('one'),
@@ -116,6 +116,7 @@ describe('the watch over a host', () => {
     expect(
       await changedTo({ ...made, config: { ...made.config, 'user.note': 'x', 'volatile.x': '1' } }),
     ).toEqual([]);
+    expect(await changedTo({ ...made, status: 'Stopped' })).toEqual(['one Stopped']);
     expect(await changedTo({ ...made, devices: {} })).toEqual(['one DevicesChanged']);
     expect(await changedTo({ ...made, config: { 'limits.cpu': '4' } })).toEqual(['one ConfigChanged']);
     expect(await changedTo({ ...made, config: {}, devices: {} })).toEqual([
