@@ -58,6 +58,14 @@ export const SshConnection = z.strictObject({
     .describe(
       "Socket: Incus's unix socket, forwarded by SSH. Sudo: the same socket through sudo -n socat, for users outside the group incus-admin.",
     ),
+  maxSessions: z
+    .int()
+    .min(10)
+    .max(1024)
+    .default(10)
+    .describe(
+      'MaxSessions of that sshd for this user. Through Sudo every stream is a session, so that it decides how many logs can be followed while they are written: one with the default of sshd, 10, and one more for each 3 above.',
+    ),
   socketPath: absolutePath
     .default(defaultSocketPath)
     .describe("Path of Incus's unix socket on that machine."),

@@ -164,7 +164,7 @@ export class Host {
   #attempt(command: Command): Promise<CommandOutcome> {
     const session = this.#session;
     if (!session) return Promise.resolve({ kind: 'unknown', message: `host ${this.name} is not connected` });
-    const { client, link, watch } = session;
+    const { client, link, watch, logTurns } = session;
     return perform(command, {
       client,
       link,
@@ -176,6 +176,7 @@ export class Host {
       grants: this.#spec,
       controllerId: this.#options.controllerId,
       logs: this.#options.logs,
+      logTurns,
       artifacts: this.#options.artifacts,
     });
   }
@@ -245,7 +246,8 @@ export class Host {
       project: session.project.config,
     };
     onUp();
-    this.#options.logs?.resume(this.name, session.client, this.#spec.project);
+    const { client, logTurns: turns } = session;
+    this.#options.logs?.resume({ host: this.name, client, project: this.#spec.project, turns });
     events.changed(this.name, undefined);
     try {
       return await session.follow();

@@ -16,6 +16,8 @@ export interface Link {
   close(): void;
   /** Streams that may be open at once for requests. */
   readonly maxStreams: number;
+  /** Logs that may be followed at once. */
+  readonly maxLogs: number;
 }
 
 /** Reads the private key that an IncusHost names. */
@@ -30,16 +32,27 @@ export async function openLink(connection: IncusHostSpec['connection'], readKey:
     ...ssh,
     privateKey: () => readKey(ssh.privateKeySecretRef),
   });
-  // Every forwarded stream is free; every command is a session, of which sshd allows 10 by default. Two are kept
-  // for the event stream and SFTP.
   const viaSocket = ssh.via === 'Socket';
   return {
     dial: () => (viaSocket ? opened.forward(ssh.socketPath) : opened.run(sudoBridge(ssh.socketPath))),
     resolve: (path) => opened.resolve(path),
     closed: opened.closed,
     close: () => opened.close(),
-    maxStreams: viaSocket ? 64 : 7,
+    ...(viaSocket ? plenty : sessionsFor(ssh.maxSessions)),
   };
+}
+
+/** Streams that are forwarded cost nothing. */
+const plenty = { maxStreams: 64, maxLogs: Number.POSITIVE_INFINITY };
+
+/**
+ * Through sudo each stream is a session. One is kept for the event stream, one for SFTP, and one for what has been closed
+ * and is not yet gone. Requests come first: a log takes three.
+ */
+export function sessionsFor(maxSessions: number): { maxStreams: number; maxLogs: number } {
+  const free = maxSessions - 3;
+  const maxLogs = Math.floor((free - 4) / 3);
+  return { maxStreams: free - 3 * maxLogs, maxLogs };
 }
 
 /**
@@ -79,6 +92,6 @@ function localLink(socketPath: string): Link {
     },
     closed: new Promise(() => undefined),
     close: () => undefined,
-    maxStreams: 64,
+    ...plenty,
   };
 }

@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import type PQueue from 'p-queue';
 import type WebSocket from 'ws';
 import * as z from 'zod';
 import type { IncusClient } from '../incus/client.ts';
@@ -21,6 +22,16 @@ export interface LogSink {
   size(log: LogSource): number | undefined;
   /** Takes a chunk that begins at byte `offset`. False: it takes no more of this log for now. */
   write(log: LogSource, offset: number, chunk: Buffer): Promise<boolean>;
+}
+
+/** A connection to a host, over which logs come. */
+export interface LogWay {
+  /** Name of the IncusHost. */
+  host: string;
+  client: IncusClient;
+  project: string;
+  /** Lets as many logs be followed at once as the connection has streams for. */
+  turns: PQueue;
 }
 
 /** Descriptors of an exec that waits for WebSockets, by number, each with its secret. */
@@ -56,16 +67,18 @@ export class LiveLogs {
     this.#sink = sink;
   }
 
-  /** Begins to follow an instance's log where the sink ends. One that cannot be followed is read in one piece at the end. */
-  follow(host: string, client: IncusClient, project: string, log: LogSource): void {
-    const follower = this.#of(host, log);
-    this.#begin(client, project, follower);
+  /**
+   * Begins to follow an instance's log where the sink ends, as soon as it is its turn. One that cannot be followed is
+   * read in one piece at the end.
+   */
+  follow(way: LogWay, log: LogSource): void {
+    this.#begin(way, this.#of(way.host, log));
   }
 
   /** Goes on with all logs of a host, now that there is a new connection to it. */
-  resume(host: string, client: IncusClient, project: string): void {
+  resume(way: LogWay): void {
     for (const follower of this.#followers.values()) {
-      if (follower.host === host && !follower.whole) this.#begin(client, project, follower);
+      if (follower.host === way.host && !follower.whole) this.#begin(way, follower);
     }
   }
 
@@ -110,20 +123,17 @@ export class LiveLogs {
     return follower;
   }
 
-  #begin(client: IncusClient, project: string, follower: Follower): void {
+  #begin(way: LogWay, follower: Follower): void {
     follower.stop();
     const stop = new AbortController();
     follower.stop = () => stop.abort();
     follower.whole = false;
-    void this.#tail(client, project, follower, stop).catch(() => undefined);
+    const tail = () => this.#tail(way, follower, stop);
+    void way.turns.add(tail, { signal: stop.signal }).catch(() => undefined);
   }
 
-  async #tail(
-    client: IncusClient,
-    project: string,
-    follower: Follower,
-    stop: AbortController,
-  ): Promise<void> {
+  /** Resolves when nothing more comes of this. */
+  async #tail({ client, project }: LogWay, follower: Follower, stop: AbortController): Promise<void> {
     const { log } = follower;
     const { signal } = stop;
     await follower.written;
@@ -140,10 +150,8 @@ export class LiveLogs {
     });
     const { fds } = ExecMetadata.parse(operation.metadata);
     const sockets: WebSocket[] = [];
-    const close = () => {
-      for (const socket of sockets) socket.terminate();
-    };
-    signal.addEventListener('abort', close, { once: true });
+    const { promise: over, resolve: end } = Promise.withResolvers<undefined>();
+    signal.addEventListener('abort', () => end(undefined), { once: true });
     const take = async (chunk: Buffer): Promise<void> => {
       if (follower.refused) return;
       if (await this.#sink.write(log, at, chunk)) {
@@ -154,22 +162,27 @@ export class LiveLogs {
       follower.refused = true;
       stop.abort();
     };
-    for (const descriptor of ['0', '1', '2']) {
-      if (signal.aborted) break;
-      const socket = await client.operationSocket(operation.id, fds[descriptor] ?? '');
-      socket.on('error', close);
-      sockets.push(socket);
-      if (descriptor === '1') {
-        socket.on('message', (chunk: Buffer, isBinary: boolean) => {
-          if (!isBinary || signal.aborted) return;
-          // A guest may print faster than a disk writes.
-          socket.pause();
-          follower.written = follower.written.then(() => take(chunk)).finally(() => socket.resume());
-        });
+    try {
+      for (const descriptor of ['0', '1', '2']) {
+        if (signal.aborted) return;
+        const socket = await client.operationSocket(operation.id, fds[descriptor] ?? '');
+        socket.on('error', () => end(undefined));
+        sockets.push(socket);
+        if (descriptor === '1') {
+          socket.on('close', () => end(undefined));
+          socket.on('message', (chunk: Buffer, isBinary: boolean) => {
+            if (!isBinary || signal.aborted) return;
+            // A guest may print faster than a disk writes.
+            socket.pause();
+            follower.written = follower.written.then(() => take(chunk)).finally(() => socket.resume());
+          });
+        }
+        await once(socket, 'open');
       }
-      await once(socket, 'open');
+      await over;
+    } finally {
+      for (const socket of sockets) socket.terminate();
     }
-    if (signal.aborted) close();
   }
 }
 

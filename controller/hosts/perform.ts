@@ -1,3 +1,4 @@
+import type PQueue from 'p-queue';
 import { logTailBytes } from '../api/cijob-status.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { logPath, requestOf, resultPath, type Command } from '../incus/commands.ts';
@@ -27,6 +28,8 @@ export interface Ground {
   controllerId: string;
   /** Where the logs of guests go while and after they are written. */
   logs: LiveLogs | undefined;
+  /** See LogWay. */
+  logTurns: PQueue;
   /** Keeps what jobs leave. */
   artifacts: Artifacts | undefined;
 }
@@ -46,7 +49,7 @@ export async function perform(command: Command, ground: Ground): Promise<Command
         const operation = await ground.client.start(requestOf(command, ground.project));
         ground.watch.began(operation);
         const log = logSourceOf(ground.inventory.get(command.instance));
-        if (log) ground.logs?.follow(ground.host, ground.client, ground.project, log);
+        if (log) ground.logs?.follow({ ...ground, turns: ground.logTurns }, log);
         return { kind: 'launched', operation: operation.id };
       }
       case 'probe':

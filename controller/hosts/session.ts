@@ -1,4 +1,5 @@
 import { once } from 'node:events';
+import PQueue from 'p-queue';
 import type WebSocket from 'ws';
 import type { Clock } from '../clock.ts';
 import { IncusClient } from '../incus/client.ts';
@@ -27,6 +28,8 @@ export class Session {
   readonly server: Server;
   readonly project: Project;
   readonly link: Link;
+  /** Whose turn it is to have its log followed. */
+  readonly logTurns: PQueue;
   readonly #pipe: HttpPipe;
   readonly #socket: WebSocket;
   readonly #clock: Clock;
@@ -47,6 +50,7 @@ export class Session {
     clock: Clock,
   ) {
     this.link = parts.link;
+    this.logTurns = new PQueue({ concurrency: parts.link.maxLogs });
     this.client = parts.client;
     this.server = parts.server;
     this.project = parts.project;

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import PQueue from 'p-queue';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../controller/clock.ts';
-import { LiveLogs, type LogSource } from '../../controller/hosts/live-logs.ts';
+import { LiveLogs, type LogSource, type LogWay } from '../../controller/hosts/live-logs.ts';
 import { IncusClient } from '../../controller/incus/client.ts';
 import { HttpPipe } from '../../controller/incus/http.ts';
 import { LogStore } from '../../controller/logs/log-store.ts';
@@ -15,12 +16,14 @@ describe('a log that is kept while a guest writes it', () => {
   let sim: IncusSim;
   let store: LogStore;
   let pipes: HttpPipe[];
+  let turns: PQueue;
   const log: LogSource = { instance: 'guest', namespace: 'ci', name: 'job', uid: 'uid-1', attempt: 1 };
 
   beforeEach(async () => {
     directory = await makeTempDir('live');
     sim = new IncusSim();
     pipes = [];
+    turns = new PQueue();
     store = await openStore();
     const fingerprint = sim.store.addImage('image');
     await connect().start({
@@ -56,6 +59,7 @@ describe('a log that is kept while a guest writes it', () => {
   }
 
   const print = (text: string) => sim.instance('guest')?.guest.files.append(logPath, text);
+  const over = (client: IncusClient): LogWay => ({ host: 'host', client, project: 'default', turns });
   const kept = async () => (store.size(log) ? (await store.read(log, 0, 100_000)).toString() : '');
 
   async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
@@ -69,7 +73,7 @@ describe('a log that is kept while a guest writes it', () => {
   it('has lines while they are written, and the rest in the end', async () => {
     const logs = sinkOf(store);
     const client = connect();
-    logs.follow('host', client, 'default', log);
+    logs.follow(over(client), log);
     print('one\n');
     await until(async () => (await kept()) === 'one\n');
     print('two\n');
@@ -82,12 +86,7 @@ describe('a log that is kept while a guest writes it', () => {
   it('tells of each request without the secret that opens the stream of the log', async () => {
     const told: string[] = [];
     const logs = sinkOf(store);
-    logs.follow(
-      'host',
-      connect((method, path) => told.push(`${method} ${path}`)),
-      'default',
-      log,
-    );
+    logs.follow(over(connect((method, path) => told.push(`${method} ${path}`))), log);
     print('one\n');
     await until(async () => (await kept()) === 'one\n');
     expect(told.filter((one) => /^GET \/1\.0\/operations\/[^/?]+\/websocket$/.test(one))).not.toEqual([]);
@@ -96,20 +95,20 @@ describe('a log that is kept while a guest writes it', () => {
 
   it('goes on over a new connection to the host', async () => {
     const logs = sinkOf(store);
-    logs.follow('host', connect(), 'default', log);
+    logs.follow(over(connect()), log);
     print('before\n');
     await until(async () => (await kept()) === 'before\n');
     sim.cutConnections();
     print('meanwhile\n');
     const again = connect();
-    logs.resume('host', again, 'default');
+    logs.resume(over(again));
     await until(async () => (await kept()) === 'before\nmeanwhile\n');
     print('after\n');
     await until(async () => (await kept()) === 'before\nmeanwhile\nafter\n');
   });
 
   it('goes on in another process from the bytes that are there', async () => {
-    sinkOf(store).follow('host', connect(), 'default', log);
+    sinkOf(store).follow(over(connect()), log);
     print('before\n');
     await until(async () => (await kept()) === 'before\n');
     // Killed: nothing is told, nothing is closed in order.
@@ -119,7 +118,7 @@ describe('a log that is kept while a guest writes it', () => {
     store = await openStore();
     const client = connect();
     const logs = sinkOf(store);
-    logs.follow('host', client, 'default', log);
+    logs.follow(over(client), log);
     print('after\n');
     await logs.finish('host', client, log);
     expect(await kept()).toBe('before\nmeanwhile\nafter\n');
@@ -129,7 +128,7 @@ describe('a log that is kept while a guest writes it', () => {
     const other = await openStore();
     const clients = [connect(), connect()] as const;
     const both = [sinkOf(store), sinkOf(other)] as const;
-    both.forEach((logs, index) => logs.follow('host', clients[index] ?? clients[0], 'default', log));
+    both.forEach((logs, index) => logs.follow(over(clients[index] ?? clients[0]), log));
     for (let line = 1; line <= 20; line += 1) {
       print(`line ${line}\n`);
       await delay(1);
@@ -143,7 +142,7 @@ describe('a log that is kept while a guest writes it', () => {
     store = await openStore(10);
     const logs = sinkOf(store);
     const client = connect();
-    logs.follow('host', client, 'default', log);
+    logs.follow(over(client), log);
     print('0123456789abcdef');
     await until(async () => (await kept()) === '0123456789');
     sim.instance('guest')?.guest.files.set(logPath, { kind: 'zeros', size: 2 ** 40 });

@@ -24,7 +24,7 @@ describe('logs of jobs, on real parts', () => {
 
   beforeAll(async () => {
     dir = await makeTempDir('logs');
-    bench = await startBench({ controlPlane: true });
+    bench = await startBench({ controlPlane: true, hosts: 2 });
     const ca = await makeAuthority(dir);
     const serving = await issueCertificate(ca, { dir, name: 'logs', user: 'logs', addresses: ['127.0.0.1'] });
     authority = ca.certificate;
@@ -247,4 +247,23 @@ describe('logs of jobs, on real parts', () => {
     expect(shown.stdout).toMatch(/^flaky-retry-1 +Succeeded +build-1 +0 /m);
     expect((await cijob(admin, 'hosts')).stdout).toMatch(/^build-1 +True +\d+\/\d+ /m);
   });
+
+  it('keeps the log of each job on a host where every stream takes one of the ten sessions of sshd', async () => {
+    await cluster.putHost('by-sudo', bench.hosts[1]!, { via: 'Sudo', slots: 6, labels: { via: 'Sudo' } });
+    await cluster.hostReady('by-sudo');
+    const names = Array.from({ length: 12 }, (_, index) => `by-sudo-${index}`);
+    const job = {
+      command: 'for i in 1 2 3 4; do echo line $i; sleep 0.5; done; exit 4',
+      hostSelector: { matchLabels: { via: 'Sudo' } },
+    };
+    await cluster.applyAll(Object.fromEntries(names.map((name) => [name, job])));
+    for (const name of names) {
+      const { status } = await cluster.finished(name, 100);
+      expect(status, name).toMatchObject({ phase: 'Failed', exitCode: 4, attempt: 1 });
+      const { stdout } = await cijob(reader, 'logs', name);
+      expect(stdout, name).toBe('line 1\nline 2\nline 3\nline 4\n');
+    }
+    const trouble = cluster.controller.log().filter((line) => line['outcome'] === 'unknown');
+    expect(trouble).toEqual([]);
+  }, 150_000);
 });

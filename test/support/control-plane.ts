@@ -1,5 +1,5 @@
 import { generateKeyPairSync } from 'node:crypto';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { readAuditLog, auditPolicy, writesTo, type AuditEvent, type WriteQuery } from './audit-log.ts';
 import { issueCertificate, makeAuthority, type KeyPair } from './certificates.ts';
@@ -104,6 +104,19 @@ export class ControlPlane implements AsyncDisposable {
     const pair = await issueCertificate(this.#authority, { dir: this.#dir, name, user, groups });
     const file = join(this.#dir, `${name}.kubeconfig`);
     await writeKubeconfig(file, this.server, this.#authority, await certificateCredentials(pair));
+    return file;
+  }
+
+  /** The path of a new kubeconfig of the admin's, with another way to the same server: "https://198.18.0.1:2222". */
+  async adminKubeconfigBy(server: string): Promise<string> {
+    const text = await readFile(this.adminKubeconfig, 'utf8');
+    const config = JSON.parse(text) as { clusters: { cluster: Record<string, string> }[] };
+    const cluster = { ...config.clusters[0]?.cluster, server, 'tls-server-name': 'localhost' };
+    this.#issued += 1;
+    const file = join(this.#dir, `admin-${this.#issued}.kubeconfig`);
+    await writeFile(file, JSON.stringify({ ...config, clusters: [{ name: 'bench', cluster }] }), {
+      mode: 0o600,
+    });
     return file;
   }
 

@@ -24,7 +24,7 @@ export async function ensurePackages(
   names: readonly string[],
   { reason, onProgress = () => undefined }: EnsurePackagesOptions,
 ): Promise<void> {
-  const missing = await missingPackages(names);
+  const missing = await missingPackages([...new Set(names)]);
   if (missing.length === 0) return;
   const os = await osRelease();
   const release = os['VERSION_CODENAME'] ?? 'stable';

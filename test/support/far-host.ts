@@ -1,6 +1,7 @@
 import { CiJobSpec } from '../../controller/api/cijob.ts';
-import { IncusHostSpec, type IncusHost } from '../../controller/api/incushost.ts';
+import { IncusHostSpec, type IncusHost, type SshConnection } from '../../controller/api/incushost.ts';
 import { hostResource } from '../../controller/cli/local-host.ts';
+import type { LiveLogs } from '../../controller/hosts/live-logs.ts';
 import { Standalone } from '../../controller/cli/standalone.ts';
 import type { CiJob } from '../../controller/api/cijob.ts';
 import { FaultProxy } from './fault-proxy.ts';
@@ -15,18 +16,24 @@ export class FarHost implements AsyncDisposable {
   readonly incus: IncusSim;
   readonly machine: SshSim;
   readonly network: FaultProxy;
+  /** How its IncusHost differs from the defaults. */
+  readonly ssh: Partial<SshConnection>;
 
-  private constructor(incus: IncusSim, machine: SshSim, network: FaultProxy) {
+  private constructor(incus: IncusSim, machine: SshSim, network: FaultProxy, ssh: Partial<SshConnection>) {
+    this.ssh = ssh;
     this.incus = incus;
     this.machine = machine;
     this.network = network;
   }
 
-  static async start(guest: GuestScript = {}): Promise<FarHost> {
+  static async start(
+    guest: GuestScript | ((instance: string) => GuestScript) = {},
+    ssh: Partial<SshConnection> = {},
+  ): Promise<FarHost> {
     const incus = new IncusSim({ guest });
     incus.store.addImage(image);
     const machine = await SshSim.start(incus);
-    return new FarHost(incus, machine, await FaultProxy.start({ port: machine.port }));
+    return new FarHost(incus, machine, await FaultProxy.start({ port: machine.port }), ssh);
   }
 
   /** The IncusHost that leads there through the network. */
@@ -43,6 +50,7 @@ export class FarHost implements AsyncDisposable {
             privateKeySecretRef: { name: 'key', key: 'key' },
             hostKeys: [machine.hostKey],
             socketPath: machine.socketPath,
+            ...this.ssh,
           },
         },
         capacity: { instances: 8 },
@@ -52,8 +60,8 @@ export class FarHost implements AsyncDisposable {
   }
 
   /** The reconcile code over jobs in memory, connected to this host. */
-  async reconciler(): Promise<Reconciling> {
-    const reconciling = new Reconciling(this);
+  async reconciler(logs?: LiveLogs): Promise<Reconciling> {
+    const reconciling = new Reconciling(this, logs);
     await reconciling.standalone.connect();
     return reconciling;
   }
@@ -71,7 +79,7 @@ export class Reconciling implements AsyncDisposable {
   /** How often something about a host was said. */
   readonly said: string[] = [];
 
-  constructor(host: FarHost) {
+  constructor(host: FarHost, logs?: LiveLogs) {
     const privateKey = Buffer.from(host.machine.privateKey).toString('base64');
     const secret = {
       apiVersion: 'v1',
@@ -81,6 +89,7 @@ export class Reconciling implements AsyncDisposable {
     } as const;
     this.standalone = new Standalone({
       input: { hosts: [host.resource], secrets: [secret] },
+      logs,
       observer: { status: () => undefined, command: () => undefined },
       onJob: () => undefined,
       say: (line) => this.said.push(line),

@@ -47,6 +47,8 @@ export class SshSim {
   accepted = 0;
   /** Most sessions that one connection has had at once. */
   peakSessions = 0;
+  /** Sessions that were one too many. */
+  refusedSessions = 0;
   readonly #publicKey: Buffer;
   readonly #server: ssh2.Server;
   readonly #clients = new Set<Connection>();
@@ -108,6 +110,7 @@ export class SshSim {
     let sessions = 0;
     client.on('session', (accept, reject) => {
       if (sessions >= this.policy.maxSessions) {
+        this.refusedSessions += 1;
         reject();
         return;
       }

@@ -22,6 +22,8 @@ export interface ClusterOptions {
   via?: 'Socket' | 'Sudo';
   slots?: number;
   flags?: readonly string[];
+  /** The controller's way to the API server. Default: straight, as admin. */
+  kubeconfig?: string;
   host?: Partial<IncusHostSpec>;
   /** Names of the IncusHosts, each with the bench's host of the same place. Default: `build-1` for the first. */
   hosts?: Readonly<Record<string, HostInput>>;
@@ -58,7 +60,7 @@ export class Cluster implements AsyncDisposable {
     );
     await controlPlane.kubectlOk(['apply', '-f', '-'], { input: list(objects.flat()) });
     const controller = await ControllerProcess.start({
-      kubeconfig: controlPlane.adminKubeconfig,
+      kubeconfig: options.kubeconfig ?? controlPlane.adminKubeconfig,
       namespace: systemNamespace,
       logFile: join(dir, 'controller.log'),
       flags,

@@ -1,3 +1,4 @@
+import PQueue from 'p-queue';
 import type { Host, HostOptions, HostState } from '../../../controller/hosts/host.ts';
 import { perform } from '../../../controller/hosts/perform.ts';
 import { Watch } from '../../../controller/hosts/watch.ts';
@@ -76,6 +77,7 @@ export class ModelHost implements Pick<
       grants: this.spec,
       controllerId: this.#options.controllerId,
       logs: undefined,
+      logTurns: new PQueue(),
       artifacts: undefined,
     });
   }

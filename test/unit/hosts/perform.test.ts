@@ -1,3 +1,4 @@
+import PQueue from 'p-queue';
 import { expect, it } from 'vitest';
 import { perform, type Ground } from '../../../controller/hosts/perform.ts';
 import { Watch } from '../../../controller/hosts/watch.ts';
@@ -40,6 +41,7 @@ it('a launch that is refused has the guest looked at, and its stop named, though
     grants: { allowedImages: ['*'], allowedProfiles: ['default'] },
     controllerId: 'us',
     logs: undefined,
+    logTurns: new PQueue(),
     artifacts: undefined,
   };
   const launch = { verb: 'launch', instance: 'one', argv: [], environment: {} } as const;
