@@ -46,8 +46,10 @@ export async function perform(command: Command, ground: Ground): Promise<Command
       case 'create':
         return await create(command, ground);
       case 'launch': {
-        const operation = await ground.client.start(requestOf(command, ground.project));
-        ground.watch.began(operation);
+        const { client, watch } = ground;
+        if (command.secret === true) await client.putEnvironment(command.instance, command.environment);
+        const operation = await client.start(requestOf(command, ground.project));
+        watch.began(operation);
         const log = logSourceOf(ground.inventory.get(command.instance));
         if (log) ground.logs?.follow({ ...ground, turns: ground.logTurns }, log);
         return { kind: 'launched', operation: operation.id };
@@ -81,7 +83,7 @@ async function resolve(
 ): Promise<CommandOutcome> {
   const refused = refusalByGrants(command, grants, host);
   if (refused) return refused;
-  const image = client.imageFingerprint(command.image).catch((error: unknown) => {
+  const image = client.image(command.image).catch((error: unknown) => {
     if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
     throw error;
   });
@@ -90,7 +92,7 @@ async function resolve(
   const resolving = Promise.all(
     command.sources.map((source) => resolveSource(link, source, allowedSources, host)),
   );
-  const [resolved, fingerprint, found] = await Promise.all([resolving, image, profiles]);
+  const [resolved, foundImage, found] = await Promise.all([resolving, image, profiles]);
   for (const [index, source] of resolved.entries()) {
     if ('refused' in source) return { kind: 'refused', reason: source.refused, message: source.message };
     sources[command.sources[index] ?? ''] = source.path;
@@ -103,14 +105,21 @@ async function resolve(
       message: `host ${host} has no profile ${missing} in project ${project}`,
     };
   }
-  if (fingerprint === undefined) {
+  if (foundImage === undefined) {
     return {
       kind: 'refused',
       reason: 'ImageNotFound',
       message: `host ${host} has no image ${command.image} in project ${project}`,
     };
   }
-  return { kind: 'resolved', fingerprint, sources };
+  if (foundImage.type !== command.type) {
+    return {
+      kind: 'refused',
+      reason: 'ImageTypeMismatch',
+      message: `image ${command.image} on host ${host} is one for a ${foundImage.type}, not for a ${command.type}`,
+    };
+  }
+  return { kind: 'resolved', fingerprint: foundImage.fingerprint, sources };
 }
 
 async function create(

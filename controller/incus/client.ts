@@ -2,6 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type WebSocket from 'ws';
 import * as z from 'zod';
 import { filePath, instancePath } from './commands.ts';
+import { environmentFile, environmentFileHeaders, environmentFilePath } from './environment-file.ts';
 import { IncusError, kindOfStatus } from './errors.ts';
 import { maxEventBytes } from './events.ts';
 import type { HttpPipe, HttpRequest } from './http.ts';
@@ -91,16 +92,17 @@ export class IncusClient {
     return (await this.#get(InstanceState, instancePath(this.#project, name, '/state'))).processes;
   }
 
-  /** Full fingerprint of the image that an alias or a fingerprint leads to. Rejects with NotFound. */
-  async imageFingerprint(reference: string): Promise<string> {
+  /** The image that an alias or a fingerprint leads to, by its full fingerprint. Rejects with NotFound. */
+  async image(reference: string): Promise<Image> {
     const images = '/1.0/images';
     const name = encodeURIComponent(reference);
     try {
-      return (await this.#get(ImageAlias, `${images}/aliases/${name}?${this.#inProject()}`)).target;
+      const alias = await this.#get(ImageAlias, `${images}/aliases/${name}?${this.#inProject()}`);
+      return { fingerprint: alias.target, type: alias.type };
     } catch (error) {
       if (!(error instanceof IncusError && error.kind === 'NotFound')) throw error;
     }
-    return (await this.#get(Image, `${images}/${name}?${this.#inProject()}`)).fingerprint;
+    return this.#get(Image, `${images}/${name}?${this.#inProject()}`);
   }
 
   /** Whether the project has a profile of this name. */
@@ -129,6 +131,18 @@ export class IncusClient {
     if (status >= 400) throw new IncusError(kindOfStatus(status), `reading ${path}: HTTP ${status}`, status);
     const size = Number(headers['content-length'] ?? 0);
     return { type: header(headers['x-incus-type']) ?? 'unknown', size: size > 0 ? size : 0 };
+  }
+
+  /** Puts the environment that a launch takes from its file (environment-file.ts) into a guest. */
+  async putEnvironment(instance: string, environment: Readonly<Record<string, string>>): Promise<void> {
+    const request = {
+      method: 'POST' as const,
+      path: filePath(this.#project, instance, environmentFilePath),
+      headers: environmentFileHeaders,
+      body: environmentFile(environment),
+    };
+    const { status, body } = await this.#raw(request, maxAnswer);
+    if (status < 200 || status > 299) throw errorOf(status, body, request.path);
   }
 
   /**

@@ -1,3 +1,4 @@
+import { environmentFilePath, fromEnvironmentFile } from './environment-file.ts';
 import type { HttpRequest } from './http.ts';
 
 /** A disk or other device of an instance, as Incus's configuration keys. */
@@ -41,6 +42,8 @@ export type Command =
       instance: string;
       argv: readonly string[];
       environment: Readonly<Record<string, string>>;
+      /** The environment holds Secrets, and goes by a file (environment-file.ts). */
+      secret?: boolean;
     }
   | { verb: 'probe'; instance: string }
   /** `logBytes`: how much of the log's end to read, where an excerpt's worth is not enough. */
@@ -87,8 +90,8 @@ export function requestOf(command: ChangingCommand, project: string): Request {
         method: 'POST',
         path: at('/exec'),
         body: {
-          command: command.argv,
-          environment: command.environment,
+          command: command.secret === true ? fromEnvironmentFile(command.argv) : command.argv,
+          environment: command.secret === true ? {} : command.environment,
           // Recorded, because in a VM an exec with neither recording nor websocket is killed within a second.
           'record-output': true,
           'wait-for-websocket': false,
@@ -131,6 +134,13 @@ export function commandLines(command: Command, project: string): string[] {
       return [incus('create', fingerprint, name, ...flags), ...disks, incus('start', name)];
     }
     case 'launch': {
+      if (command.secret === true) {
+        const owner = ['--uid', '0', '--gid', '0', '--mode', '0600'];
+        const argv = fromEnvironmentFile(command.argv).map(quote).join(' ');
+        const names = Object.keys(command.environment).map((key) => `${key}=…`);
+        const push = incus('file', 'push', '-', `${name}${environmentFilePath}`, ...owner);
+        return [`printf '%s\\0' ${names.join(' ')} | ${push}`, `${incus('exec', name)} -- ${argv}`];
+      }
       const environment = Object.keys(command.environment)
         .map((key) => ` --env ${key}=…`)
         .join('');

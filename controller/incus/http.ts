@@ -11,6 +11,7 @@ export interface HttpRequest {
   method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'DELETE';
   /** Path and query below the server's root: `/1.0/instances?recursion=1`. */
   path: string;
+  /** Sent as JSON, or as it is where it is bytes. */
   body?: unknown;
   headers?: Record<string, string>;
   signal?: AbortSignal | undefined;
@@ -71,17 +72,18 @@ export class HttpPipe {
     resolve: (incoming: IncomingMessage) => void,
     reject: (error: Error) => void,
   ): Promise<unknown> {
-    const body = options.body === undefined ? undefined : JSON.stringify(options.body);
+    const { body: said } = options;
+    const body = said === undefined || Buffer.isBuffer(said) ? said : JSON.stringify(said);
     const outgoing: ClientRequest = httpRequest({
       agent: this.#agent,
       method: options.method,
       path: options.path,
       host: 'incus',
       headers: {
-        ...options.headers,
         ...(body === undefined
           ? {}
           : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+        ...options.headers,
       },
       ...(options.signal ? { signal: options.signal } : {}),
     });

@@ -60,8 +60,9 @@ export type Server = z.infer<typeof Server>;
 export const Project = z.object({ name: z.string(), config: stringMap.default({}) });
 export type Project = z.infer<typeof Project>;
 
-export const ImageAlias = z.object({ target: z.string() });
-export const Image = z.object({ fingerprint: z.string(), type: z.string().optional() });
+export const ImageAlias = z.object({ target: z.string(), type: z.string() });
+export const Image = z.object({ fingerprint: z.string(), type: z.string() });
+export type Image = z.infer<typeof Image>;
 export const InstanceState = z.object({ processes: z.int().default(0) });
 
 export const LifecycleEvent = z.object({

@@ -242,8 +242,6 @@ function collectCommand(job: CiJob, instance: InstanceView): Command {
 
 function refusalIn(problem: Problem | undefined): Verdict | undefined {
   if (problem?.outcome.kind !== 'refused') return undefined;
-  // A refused launch, probe or read only means that the guest was not what we took it for: look again.
-  if (problem.verb === 'launch' || problem.verb === 'probe' || problem.verb === 'collect') return undefined;
   return config(problem.outcome.reason, problem.outcome.message);
 }
 

@@ -2,6 +2,7 @@ import type { CiJob } from '../api/cijob.ts';
 import { guestPath } from '../api/mounts.ts';
 import { bytesOf } from '../api/text.ts';
 import type { Command, Device, InstanceDefinition } from '../incus/commands.ts';
+import { hasSecrets } from './environment.ts';
 import { instanceName, keyOf, specHash } from './names.ts';
 import type { SlotRequest } from './ports.ts';
 
@@ -105,13 +106,14 @@ export function resolveCommand(job: CiJob, attempt: number): Extract<Command, { 
   };
 }
 
-/** The start of the runner. The job's own environment, which may hold Secrets, is not in it. */
+/** The start of the runner. The job's own environment is not in it (environment.ts). */
 export function launchCommand(job: CiJob, attempt: number): Extract<Command, { verb: 'launch' }> {
   return {
     verb: 'launch',
     instance: instanceName(job.metadata.uid, attempt),
     argv: launchArgv(job),
     environment: runnerEnvironment(job),
+    ...(hasSecrets(job) ? { secret: true } : {}),
   };
 }
 

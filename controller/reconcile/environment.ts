@@ -2,9 +2,15 @@ import type { CiJob } from '../api/cijob.ts';
 import { maskOf, type Mask } from './masking.ts';
 import type { JobStore } from './ports.ts';
 
-/** A Secret that a job's environment names is not there, or has no such key. */
-export class MissingSecret extends Error {
-  override readonly name = 'MissingSecret';
+/** A Secret that a job's environment names is not there, has no such key, or holds what no environment can carry. */
+export class UnusableSecret extends Error {
+  override readonly name = 'UnusableSecret';
+  readonly reason: 'SecretNotFound' | 'SecretInvalid';
+
+  constructor(reason: UnusableSecret['reason'], message: string) {
+    super(message);
+    this.reason = reason;
+  }
 }
 
 export function hasSecrets({ spec }: CiJob): boolean {
@@ -21,7 +27,7 @@ export class Environment {
     this.#store = store;
   }
 
-  /** Reads it, Secrets included: for the request that launches the command, and nothing else. @throws MissingSecret */
+  /** Reads it, Secrets included: for the request that launches the command, and nothing else. @throws UnusableSecret */
   async read({ metadata, spec }: CiJob): Promise<Record<string, string>> {
     const namespace = metadata.namespace ?? 'default';
     const secrets = new Set(this.#secrets);
@@ -30,7 +36,10 @@ export class Environment {
         if (!valueFrom) return [name, value ?? ''];
         const { name: secret, key } = valueFrom.secretKeyRef;
         const found = await this.#store.secret(namespace, secret, key);
-        if (found === undefined) throw new MissingSecret(`env ${name}: Secret ${secret} has no key ${key}`);
+        const what = `env ${name}: Secret ${secret}`;
+        if (found === undefined) throw new UnusableSecret('SecretNotFound', `${what} has no key ${key}`);
+        if (found.includes('\0'))
+          throw new UnusableSecret('SecretInvalid', `${what}: ${key} holds a NUL byte`);
         secrets.add(found);
         return [name, found];
       }),

@@ -6,7 +6,7 @@ import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { resolveCommand, slotRequestOf } from './desired.ts';
-import { Environment, hasSecrets, MissingSecret } from './environment.ts';
+import { Environment, hasSecrets, UnusableSecret } from './environment.ts';
 import { masked, tailBytes } from './masking.ts';
 import { instanceName, keyOf } from './names.ts';
 import {
@@ -252,8 +252,8 @@ export class Reconciler {
     try {
       environment = await cell.environment.read(job);
     } catch (error) {
-      if (error instanceof MissingSecret)
-        return { kind: 'refused', reason: 'SecretNotFound', message: error.message };
+      if (error instanceof UnusableSecret)
+        return { kind: 'refused', reason: error.reason, message: error.message };
       return { kind: 'failed', message: `reading a Secret: ${(error as Error).message}` };
     }
     if (command.verb === 'resolve') {

@@ -113,7 +113,9 @@ test('prints the commands of a job in order, with what the host answered, and ch
 
 test('names the variables of a job and never prints their values', async () => {
   const { stdout } = await plan(job.spec, '--offline');
-  expect(stdout).toContain('--env PLAIN=… --env TOKEN=…');
+  expect(stdout).toContain(
+    "printf '%s\\0' PLAIN=… TOKEN=… PIKACI_INCUS_EXPECT_MOUNTS=… | incus file push - ",
+  );
   expect(stdout).not.toContain('nobodys-business');
 });
 
@@ -136,6 +138,7 @@ test('exits with 78 when a host refuses a job, and gives the reason of each', as
   const plain = { ...job.spec, mounts: [] };
   const refused: Record<string, object> = {
     ImageNotFound: { ...plain, instance: { image: 'pikaci/none', type: 'Container' } },
+    ImageTypeMismatch: { ...plain, instance: { image: 'pikaci/dev', type: 'Container' } },
     ImageNotAllowed: { ...plain, instance: { image: 'pikaci' } },
     SourceNotAllowed: { ...plain, mounts: [{ name: 'snapshot', source: '/etc' }] },
     SourceNotFound: { ...plain, mounts: [{ name: 'snapshot', source: '/nix/store/none' }] },

@@ -6,12 +6,15 @@ import { FarHost } from '../support/far-host.ts';
 
 /* Through sudo each stream of a connection is a session, of which sshd allows ten by default. */
 
-test.each([10, 11, 13, 20, 64, 1024])('%i sessions are enough for the streams made of them', (maxSessions) => {
-  const { maxStreams, maxLogs } = sessionsFor(maxSessions);
-  expect(maxStreams + 3 * maxLogs).toBe(maxSessions - 3);
-  expect(maxStreams).toBeGreaterThanOrEqual(4);
-  expect(maxLogs).toBeGreaterThanOrEqual(1);
-});
+test.each([10, 11, 13, 20, 64, 1024])(
+  '%i sessions are enough for the streams made of them',
+  (maxSessions) => {
+    const { maxStreams, maxLogs } = sessionsFor(maxSessions);
+    expect(maxStreams + 3 * maxLogs).toBe(maxSessions - 3);
+    expect(maxStreams).toBeGreaterThanOrEqual(4);
+    expect(maxLogs).toBeGreaterThanOrEqual(1);
+  },
+);
 
 test('jobs whose logs are followed leave sessions for the requests of all, and each log is kept whole', async () => {
   const text = 'a line\n'.repeat(20);

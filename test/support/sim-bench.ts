@@ -54,6 +54,7 @@ export class SimBench {
     this.#observe = observe;
     this.sim = new IncusSim({ guest, timings: { create: 1, start: 1, stop: 1, delete: 1 } });
     this.sim.store.addImage('image');
+    this.sim.store.addImage('vm-image', 'virtual-machine');
     this.sim.faults.each = () => {
       const when = this.#count();
       return when && { kind: 'drop', when };

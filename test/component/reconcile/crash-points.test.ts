@@ -1,6 +1,8 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { CiJobSpec } from '../../../controller/api/cijob.ts';
+import { releaseAnnotation } from '../../../controller/api/meta.ts';
 import { instanceName } from '../../../controller/reconcile/names.ts';
 import type { GuestScript } from '../../support/incus-sim/guest-script.ts';
 import { SimBench, type BenchSpec } from '../../support/sim-bench.ts';
@@ -10,8 +12,8 @@ import { makeTempDir } from '../../support/temp-dir.ts';
 interface Scenario {
   guest: GuestScript | ((name: string) => GuestScript);
   spec?: BenchSpec;
-  /** Done by the user once the command runs. */
-  user?: 'cancel' | 'delete';
+  /** Done by the user once the command runs; `release` once it has failed and is held. */
+  user?: 'cancel' | 'delete' | 'release';
   /** Phase, failure class, exit code, attempt. */
   end: string;
   /** Real starts of the command in each attempt. */
@@ -36,6 +38,42 @@ const scenarios: Record<string, Scenario> = {
     end: 'Succeeded - 0 2',
     runs: [1, 1],
   },
+  'runner that vanishes, second attempt': {
+    guest: (name) => ({ job: name === first ? { runMs: 3, then: 'vanish' } : { runMs: 3 } }),
+    end: 'Succeeded - 0 2',
+    runs: [1, 1],
+  },
+  'virtual machine': {
+    guest: { bootMs: 20, announcesReady: true, job: { runMs: 3, exitCode: 4 } },
+    spec: { instance: CiJobSpec.shape.instance.parse({ type: 'VirtualMachine', image: 'vm-image' }) },
+    end: 'Failed Test 4 1',
+    runs: [1],
+  },
+  'environment from a Secret': {
+    guest: { job: { runMs: 3 } },
+    spec: { env: [{ name: 'TOKEN', valueFrom: { secretKeyRef: { name: 'token', key: 'token' } } }] },
+    end: 'Succeeded - 0 1',
+    runs: [1],
+  },
+  'ttl that is over at once': {
+    guest: { job: { runMs: 3, exitCode: 3 } },
+    spec: { ttlSecondsAfterFinished: 0 },
+    end: 'Failed Test 3 1',
+    runs: [1],
+  },
+  'hold, and release': {
+    guest: { job: { runMs: 3, exitCode: 3 } },
+    spec: { holdOnFailureSeconds: 3600 },
+    user: 'release',
+    end: 'Failed Test 3 1',
+    runs: [1],
+  },
+  'queue that takes too long': {
+    guest: {},
+    spec: { hostSelector: { matchLabels: { no: 'such-host' } }, queueTimeoutSeconds: 1 },
+    end: 'Failed Config - ',
+    runs: [],
+  },
 };
 
 let directory: string;
@@ -59,8 +97,13 @@ async function play(
       return crash.when;
     };
     const key = bench.create('job', spec);
-    if (user) {
-      await expect.poll(() => bench.sim.runs(first), { timeout: 10_000, interval: 5 }).toBe(1);
+    const until = (holds: () => boolean) => expect.poll(holds, { timeout: 10_000, interval: 5 }).toBe(true);
+    if (user === 'release') {
+      await until(() => bench.api.jobs.get(key)?.status?.phase === 'Failed');
+      expect(bench.sim.names()).toEqual([first]);
+      bench.api.annotate(key, { [releaseAnnotation]: new Date().toISOString() });
+    } else if (user) {
+      await until(() => bench.sim.runs(first) === 1);
       if (user === 'cancel') bench.api.change(key, { cancel: true });
       else bench.api.delete(key, Date.now());
     }

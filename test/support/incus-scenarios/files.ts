@@ -117,6 +117,35 @@ export const files: readonly Scenario[] = [
     },
   },
   {
+    name: 'files: POST makes one, or replaces it, with owner and mode; where there is no such directory, it is refused',
+    async run(incus) {
+      await withInstance(incus, async (name) => {
+        const url = (path: string) => `/1.0/instances/${name}/files?path=${encodeURIComponent(path)}`;
+        const headers = {
+          'content-type': 'application/octet-stream',
+          'x-incus-type': 'file',
+          'x-incus-write': 'overwrite',
+          'x-incus-uid': '0',
+          'x-incus-gid': '0',
+          'x-incus-mode': '0600',
+        };
+        for (const body of ['the first, and longer one', 'the second']) {
+          const put = await incus.request('POST', url('/root/file'), { headers, body });
+          expect(envelope(put)).toMatchObject({ type: 'sync', status_code: 200 });
+          const file = await incus.request('GET', url('/root/file'));
+          expect(file.text).toBe(JSON.stringify(body));
+          expect(file.headers).toMatchObject({
+            'x-incus-uid': '0',
+            'x-incus-gid': '0',
+            'x-incus-mode': '0600',
+          });
+        }
+        const lost = await incus.request('POST', url('/no-such-directory/file'), { headers, body: '' });
+        expect([lost.status, envelope(lost).error]).toEqual([404, 'Not Found']);
+      });
+    },
+  },
+  {
     name: 'a GET of a FIFO is never answered; the instance can still be stopped and deleted',
     async run(incus) {
       await withInstance(incus, async (name) => {

@@ -24,7 +24,7 @@ export class GuestFiles {
   readonly #watchers = new Set<() => void>();
 
   constructor() {
-    for (const path of ['/', '/artifacts', '/workspace', '/tmp', '/etc'])
+    for (const path of ['/', '/artifacts', '/workspace', '/tmp', '/etc', '/root'])
       this.#entries.set(path, { kind: 'directory' });
     this.write('/etc/passwd', 'root:x:0:0::/root:/bin/sh\n');
   }
@@ -49,6 +49,10 @@ export class GuestFiles {
 
   write(path: string, content: string): void {
     this.set(path, { kind: 'file', content });
+  }
+
+  remove(path: string): void {
+    this.#entries.delete(this.#resolve(normal(path)));
   }
 
   append(path: string, text: string): void {

@@ -96,7 +96,7 @@ export class Guest {
     onExit: (code: number, exec: Exec) => void,
     onPrint: (text: string) => void = () => undefined,
   ): Exec | NotStarted {
-    const launch = asLaunch(request);
+    const launch = asLaunch(this.#loaded(request));
     if (launch && this.#script.hasRunner === false) return { code: 127, error: 'Command not found' };
     const steps = launch ? [] : plainCommand(request.command);
     if ('code' in steps) return steps;
@@ -132,6 +132,20 @@ export class Guest {
       else cancel = this.#walk(steps, { request, input, print, exit });
     });
     return exec;
+  }
+
+  /** A command whose environment is in a file gets it, and the file is gone. */
+  #loaded(request: ExecRequest): ExecRequest {
+    const [, , , , name, path = '', ...command] = request.command;
+    const content = name === 'load-environment' ? this.files.text(path) : undefined;
+    if (content === undefined) return request;
+    this.files.remove(path);
+    const pairs = content.split('\0').slice(0, -1);
+    const split = pairs.map((pair): [string, string] => {
+      const at = pair.indexOf('=');
+      return [pair.slice(0, at), pair.slice(at + 1)];
+    });
+    return { ...request, command, environment: { ...request.environment, ...Object.fromEntries(split) } };
   }
 
   #walk(steps: readonly Step[], process: Process): () => void {

@@ -1,3 +1,4 @@
+import { dirname } from 'node:path/posix';
 import type { Daemon } from './daemon.ts';
 import { async, failure, Refusal, type SimReply, type SimRequest, sync } from './reply.ts';
 import { CreateBody, ExecBody, parseBody, StateBody, UpdateBody } from './validation.ts';
@@ -53,6 +54,7 @@ const routes: readonly [method: string, path: RegExp, handler: Handler][] = [
   ],
   ['GET', /^\/1\.0\/instances\/([^/]+)\/files$/, files],
   ['HEAD', /^\/1\.0\/instances\/([^/]+)\/files$/, files],
+  ['POST', /^\/1\.0\/instances\/([^/]+)\/files$/, putFile],
   [
     'GET',
     /^\/1\.0\/instances\/([^/]+)\/logs\/exec-output$/,
@@ -209,6 +211,16 @@ function files(call: Call): SimReply {
   const reply = instance.guest.files.reply(call.method, path, typeof range === 'string' ? range : undefined);
   if (call.method === 'GET' && reply.body !== 'never') call.daemon.fileRetrieved(instance, path);
   return reply;
+}
+
+function putFile(call: Call): SimReply {
+  const { guest } = named(call);
+  const path = call.query.get('path') ?? '';
+  if (guest.files.get(dirname(path))?.kind !== 'directory') throw new Refusal(404, 'Not Found');
+  const text = (name: string) => String(call.headers[`x-incus-${name}`] ?? '');
+  const [uid, gid, mode] = [Number(text('uid')), Number(text('gid')), text('mode')];
+  guest.files.set(path, { kind: 'file', content: call.body, uid, gid, mode });
+  return sync({});
 }
 
 function output(call: Call): SimReply {

@@ -172,7 +172,7 @@ export class ModelSession {
       },
       instance: (name: string) => ask(`read ${name}`, () => plain(incus.instance(name))),
       processes: (name: string) => ask(`probe ${name}`, () => (incus.instance(name).booted ? 7 : -1)),
-      imageFingerprint: () => ask('ask for the image', () => 'f'.repeat(64)),
+      image: () => ask('ask for the image', () => ({ fingerprint: 'f'.repeat(64), type: incus.type })),
       hasProfile: () => Promise.resolve(true),
       readFile: (name: string, path: string) => ask(`read ${path} of ${name}`, () => incus.file(name, path)),
     } as unknown as IncusClient;

@@ -93,9 +93,11 @@ describe('what is asked', () => {
     const alias = 'GET /1.0/images/aliases/dev';
     const image = 'GET /1.0/images/dev';
     const missing = { status: 404, body: error('not found') };
-    const by = (answers: Record<string, Answer>) => client(answers).client.imageFingerprint('dev');
-    expect(await by({ [alias]: { body: { target: 'abc' } } })).toBe('abc');
-    expect(await by({ [alias]: missing, [image]: { body: { fingerprint: 'def' } } })).toBe('def');
+    const by = (answers: Record<string, Answer>) => client(answers).client.image('dev');
+    const type = 'virtual-machine';
+    expect(await by({ [alias]: { body: { target: 'abc', type } } })).toEqual({ fingerprint: 'abc', type });
+    const found = { fingerprint: 'def', type };
+    expect(await by({ [alias]: missing, [image]: { body: found } })).toEqual(found);
     await expect(by({ [alias]: missing, [image]: missing })).rejects.toMatchObject({ kind: 'NotFound' });
     await expect(by({ [alias]: { status: 500, body: '' } })).rejects.toMatchObject({ kind: 'ServerError' });
   });

@@ -20,6 +20,20 @@ describe('the two faces of a command', () => {
     );
   });
 
+  it('show a secret environment on no command line, neither ours nor one of the host', () => {
+    const command = { ...launch({ TOKEN: 's3cret' }), secret: true };
+    const { body } = requestOf(command, 'default');
+    expect(JSON.stringify(body)).not.toContain('s3cret');
+    expect(body).toMatchObject({ environment: {} });
+    const lines = commandLines(command, 'default');
+    expect(lines).toHaveLength(2);
+    expect(lines[0]).toBe(
+      "printf '%s\\0' TOKEN=… | incus file push - i/root/.pikaci-incus-environment --uid 0 --gid 0 --mode 0600 --project default",
+    );
+    expect(lines[1]).toMatch(/^incus exec i --project default -- .* env runner$/);
+    expect(lines.join('\n')).not.toContain('s3cret');
+  });
+
   it('launch recorded and detached: in a VM nothing else outlives a second', () => {
     expect(requestOf(launch({}), 'p')).toMatchObject({
       method: 'POST',
