@@ -219,8 +219,9 @@ export async function controller(options: ControllerOptions): Promise<number> {
           },
           ...loopMeasures(metrics),
           observer: {
-            status(job, before, after, stored, reconcileID) {
-              jobTraces?.status(job, before, after, stored);
+            status(change) {
+              jobTraces?.status(change);
+              const { job, before, after, reconcileID } = change;
               measure(measures, job, before, after, jobTraces?.exemplar(job));
               logs?.status(job, before, after);
               const { metadata } = job;
@@ -233,11 +234,10 @@ export async function controller(options: ControllerOptions): Promise<number> {
                 log.info(about, after.phase ?? '');
               }
             },
-            command(job, host, command, outcome, milliseconds, reconcileID) {
-              measures.overhead.command(command, clock.now(), milliseconds);
-              const trace = jobTraces?.command(job, host, command, outcome, milliseconds, clock.now());
-              const project = pool.get(host)?.spec.project ?? '';
-              logCommand(log, project, job, host, command, outcome, milliseconds, reconcileID, trace);
+            command(end) {
+              measures.overhead.command(end.command, clock.now(), end.milliseconds);
+              const trace = jobTraces?.command(end, clock.now());
+              logCommand(log, pool.get(end.host)?.spec.project ?? '', end, trace);
             },
           },
         }),

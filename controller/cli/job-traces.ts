@@ -1,8 +1,7 @@
 import type { CiJob } from '../api/cijob.ts';
 import type { CiJobStatus } from '../api/cijob-status.ts';
 import { traceparentAnnotation } from '../api/meta.ts';
-import type { Command } from '../incus/commands.ts';
-import type { CommandOutcome } from '../incus/outcome.ts';
+import type { CommandEnd, StatusChange } from '../reconcile/ports.ts';
 import { parseTraceparent, spanIdOf, traceIdOf } from '../telemetry/trace-ids.ts';
 import type { EndedSpan, Trace, Traces } from '../telemetry/traces.ts';
 
@@ -63,7 +62,7 @@ export class JobTraces {
   }
 
   /** A status was computed; see `Observer.status`. */
-  status(job: CiJob, before: CiJobStatus | undefined, after: CiJobStatus, stored: boolean): void {
+  status({ job, before, after, stored }: Omit<StatusChange, 'reconcileID'>): void {
     const told = this.#told(job);
     told.status = after;
     if (stored) this.#tell(job, told, before, after);
@@ -71,11 +70,7 @@ export class JobTraces {
 
   /** A command was carried out, or not; see `Observer.command`. Returns what its log line should carry. */
   command(
-    job: CiJob,
-    host: string,
-    command: Command,
-    outcome: CommandOutcome,
-    milliseconds: number,
+    { job, host, command, outcome, milliseconds }: Omit<CommandEnd, 'reconcileID'>,
     now: number,
   ): TraceFields {
     const told = this.#told(job);

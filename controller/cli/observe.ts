@@ -1,9 +1,9 @@
 import { findCondition } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
 import type { CiJobStatus, Phase } from '../api/cijob-status.ts';
-import { commandLines, type Command } from '../incus/commands.ts';
-import type { CommandOutcome } from '../incus/outcome.ts';
+import { commandLines } from '../incus/commands.ts';
 import { keyOf } from '../reconcile/names.ts';
+import type { CommandEnd } from '../reconcile/ports.ts';
 import type { Logger } from '../telemetry/log.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { laneOf } from './lanes.ts';
@@ -14,12 +14,7 @@ import type { TraceFields } from './job-traces.ts';
 export function logCommand(
   log: Logger,
   project: string,
-  job: CiJob,
-  host: string,
-  command: Command,
-  outcome: CommandOutcome,
-  milliseconds: number,
-  reconcileID: string,
+  { job, host, command, outcome, milliseconds, reconcileID }: CommandEnd,
   trace: TraceFields | undefined,
 ): void {
   const fields = {

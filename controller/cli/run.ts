@@ -74,14 +74,16 @@ export async function run(options: RunOptions): Promise<number> {
       }
     },
     observer: {
-      status(job, before, after, stored) {
-        jobTraces?.status(job, before, after, stored);
+      status(change) {
+        jobTraces?.status(change);
+        const { job, before, after } = change;
         const line = phaseLine(job, before, after, systemClock.now());
         if (line !== undefined) say(line);
       },
-      command(job, host, command, outcome, milliseconds) {
-        jobTraces?.command(job, host, command, outcome, milliseconds, systemClock.now());
+      command(end) {
+        jobTraces?.command(end, systemClock.now());
         if (!options.verbose) return;
+        const { host, command, outcome, milliseconds } = end;
         const project = standalone.pool.get(host)?.spec.project ?? 'default';
         for (const line of commandLines(command, project)) say(`  $ ${line}`);
         say(`    ${outcome.kind}${'message' in outcome ? `: ${outcome.message}` : ''} (${milliseconds} ms)`);

@@ -63,25 +63,32 @@ export interface HostsPort {
   release(instance: string): void;
 }
 
+/** A status was computed. */
+export interface StatusChange {
+  job: CiJob;
+  before: CiJobStatus | undefined;
+  after: CiJobStatus;
+  /** Whether it was also written. */
+  stored: boolean;
+  /** Names the look at the job by which it was computed. */
+  reconcileID: string;
+}
+
+/** A command was carried out, or not. */
+export interface CommandEnd {
+  job: CiJob;
+  host: string;
+  command: Command;
+  outcome: CommandOutcome;
+  milliseconds: number;
+  /** Names the look at the job that sent it. */
+  reconcileID: string;
+}
+
 /** Hears what happened, for events, logs and metrics. Must not throw. */
 export interface Observer {
-  /** A status was computed. `stored` says whether it was also written, `reconcileID` by which look at the job. */
-  status(
-    job: CiJob,
-    before: CiJobStatus | undefined,
-    after: CiJobStatus,
-    stored: boolean,
-    reconcileID: string,
-  ): void;
-  /** A command was carried out, or not. `reconcileID` names the look at the job that sent it. */
-  command(
-    job: CiJob,
-    host: string,
-    command: Command,
-    outcome: CommandOutcome,
-    milliseconds: number,
-    reconcileID: string,
-  ): void;
+  status(change: StatusChange): void;
+  command(end: CommandEnd): void;
 }
 
 /** Somebody else changed the object first: look again. */

@@ -209,7 +209,9 @@ export class Reconciler {
       written = await store.writeStatus(written, planned.status);
       cell.base = JSON.stringify(written.status ?? {});
     }
-    if (changed || worth) observer.status(written, before, planned.status, worth, id);
+    if (changed || worth) {
+      observer.status({ job: written, before, after: planned.status, stored: worth, reconcileID: id });
+    }
     this.#takeUpSlot(keyOf(job.metadata), cell, written);
     return written;
   }
@@ -230,7 +232,8 @@ export class Reconciler {
       const started = clock.now();
       const outcome = await this.#perform(job, cell, host, command);
       remember(memory, command, outcome, clock.now());
-      observer.command(job, host, command, outcome, clock.now() - started, id);
+      const milliseconds = clock.now() - started;
+      observer.command({ job, host, command, outcome, milliseconds, reconcileID: id });
       if (outcome.kind === 'refused' || outcome.kind === 'failed' || outcome.kind === 'unknown') break;
     }
     memory.inFlight = undefined;

@@ -5,7 +5,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { JobTraces } from '../../controller/cli/job-traces.ts';
 import { systemClock } from '../../controller/clock.ts';
 import { instanceName } from '../../controller/reconcile/names.ts';
-import type { Observer } from '../../controller/reconcile/ports.ts';
+import type { CommandEnd, Observer, StatusChange } from '../../controller/reconcile/ports.ts';
 import { traceIdOf } from '../../controller/telemetry/trace-ids.ts';
 import { startTraces, type Traces } from '../../controller/telemetry/traces.ts';
 import { run, type CommandResult } from '../support/command.ts';
@@ -193,10 +193,8 @@ describe('a controller', () => {
       count += 1;
       const jobTraces = new JobTraces({ traces: mine, addressOf: () => undefined });
       return {
-        status: (...[job, before, after, stored]: Parameters<Observer['status']>) =>
-          jobTraces.status(job, before, after, stored),
-        command: (...[job, host, command, outcome, milliseconds]: Parameters<Observer['command']>) =>
-          void jobTraces.command(job, host, command, outcome, milliseconds, systemClock.now()),
+        status: (change: StatusChange) => jobTraces.status(change),
+        command: (end: CommandEnd) => void jobTraces.command(end, systemClock.now()),
       };
     };
     return { observe, dropped: () => dropped };

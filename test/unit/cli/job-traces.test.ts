@@ -76,6 +76,10 @@ const succeeded: CiJobStatus = {
   timings: ended,
 };
 
+const change = (job: CiJob, before: CiJobStatus | undefined, after: CiJobStatus, stored: boolean) => ({
+  ...{ job, before, after, stored },
+});
+
 const names = () => told.map(({ span }) => span.name);
 const span = (name: string) => {
   const [one, ...others] = told.filter((each) => each.span.name === name);
@@ -86,15 +90,15 @@ const span = (name: string) => {
 describe('the trace of a job', () => {
   test('has a span for its life, and one for each phase below it, told when a stored status ends them', () => {
     const process = newProcess();
-    process.status(job(), undefined, { ...host, timings: timings(['Pending', 0]) }, true);
+    process.status(change(job(), undefined, { ...host, timings: timings(['Pending', 0]) }, true));
     expect(names()).toEqual([]);
-    process.status(job(), undefined, admitted, true);
+    process.status(change(job(), undefined, admitted, true));
     expect(names()).toEqual(['Pending']);
-    process.status(job(), admitted, running, true);
+    process.status(change(job(), admitted, running, true));
     expect(names()).toEqual(['Pending', 'Provisioning']);
-    process.status(job(), running, collecting, false);
+    process.status(change(job(), running, collecting, false));
     expect(names()).toEqual(['Pending', 'Provisioning']);
-    process.status(job(), collecting, succeeded, true);
+    process.status(change(job(), collecting, succeeded, true));
     expect(names()).toEqual(['Pending', 'Provisioning', 'Running', 'Collecting', 'CiJob']);
 
     const root = span('CiJob');
@@ -117,14 +121,14 @@ describe('the trace of a job', () => {
 
   test('begins no later than its first phase, whatever the clock of the API server says', () => {
     const early = { ...succeeded, timings: timings(['Pending', -900, 95]) };
-    newProcess().status(job(), undefined, early, true);
+    newProcess().status(change(job(), undefined, early, true));
     expect(span('CiJob').start).toBe(begin - 900);
   });
 
   test('tells of a failure by its class and reason, never by its message', () => {
     const failure = { class: 'Test', reason: 'CommandFailed', message: 'secret', excerpt: 'secret' } as const;
     const failed: CiJobStatus = { ...succeeded, phase: 'Failed', exitCode: 3, failure };
-    newProcess().status(job(), undefined, failed, true);
+    newProcess().status(change(job(), undefined, failed, true));
     expect(span('CiJob')).toMatchObject({
       error: 'Test: CommandFailed',
       attributes: {
@@ -140,16 +144,16 @@ describe('the trace of a job', () => {
 
   test('has the phases of an attempt that was lost, the last one to the end of the attempt', () => {
     const process = newProcess();
-    process.status(job(), undefined, running, true);
+    process.status(change(job(), undefined, running, true));
     const second: CiJobStatus = {
       attempt: 2,
       attempts: [{ attempt: 1, reason: 'InstanceGone', message: 'secret', finishedAt: at(70) }],
       timings: timings(['Pending', 70]),
     };
-    process.status(job(), running, second, true);
+    process.status(change(job(), running, second, true));
     expect(span('Running')).toMatchObject({ end: begin + 70, error: 'InstanceGone' });
     const again = { ...succeeded, ...second, host: 'build-2', timings: ended };
-    process.status(job(), second, again, true);
+    process.status(change(job(), second, again, true));
     const runs = told.filter((one) => one.span.name === 'Running').map((one) => one.span);
     expect(runs.map(({ attributes }) => [attributes['cijob.attempt'], attributes['cijob.host']])).toEqual([
       [1, 'build-1'],
@@ -164,38 +168,40 @@ describe('the trace of a job', () => {
       ...succeeded,
       timings: timings(['Running', 0, 5], ['Collecting', 5, 6], ['Running', 6, 9]),
     };
-    newProcess().status(job(), undefined, twice, true);
+    newProcess().status(change(job(), undefined, twice, true));
     const ids = told.filter((one) => one.span.name === 'Running').map((one) => one.span.id);
     expect(new Set(ids).size).toBe(2);
   });
 
   test('goes on in the next process: what is told twice has the same ids', () => {
-    newProcess().status(job(), undefined, running, true);
+    newProcess().status(change(job(), undefined, running, true));
     const before = [...told];
     told = [];
-    newProcess().status(job(running), running, succeeded, true);
+    newProcess().status(change(job(running), running, succeeded, true));
     expect(names()).toEqual(['Pending', 'Provisioning', 'Running', 'Collecting', 'CiJob']);
     expect(told.slice(0, 2)).toEqual(before);
   });
 
   test('knows a phase again although one before it passed unseen', () => {
-    newProcess().status(job(), undefined, succeeded, true);
+    newProcess().status(change(job(), undefined, succeeded, true));
     const whole = span('Running').id;
     told = [];
-    newProcess().status(job(), undefined, { ...succeeded, timings: ended.slice(2) }, true);
+    newProcess().status(change(job(), undefined, { ...succeeded, timings: ended.slice(2) }, true));
     expect(span('Running').id).toBe(whole);
   });
 
   test("is the caller's where the job has a traceparent", () => {
     const traceId = '4bf92f3577b34da6a3ce929d0e0e4736';
     const traceparent = { [traceparentAnnotation]: `00-${traceId}-00f067aa0ba902b7-01` };
-    newProcess().status(job({}, traceparent), undefined, succeeded, true);
+    newProcess().status(change(job({}, traceparent), undefined, succeeded, true));
     expect(told.map(({ trace }) => trace.traceId)).toEqual(told.map(() => traceId));
     expect(told[0]!.trace.parent).toEqual({ traceId, spanId: '00f067aa0ba902b7', sampled: true });
   });
 
   test('is its own where the traceparent is malformed', () => {
-    newProcess().status(job({}, { [traceparentAnnotation]: '00-garbage' }), undefined, succeeded, true);
+    newProcess().status(
+      change(job({}, { [traceparentAnnotation]: '00-garbage' }), undefined, succeeded, true),
+    );
     expect(told[0]!.trace).toMatchObject({ traceId: traceIdOf('uid-a'), parent: undefined });
   });
 });
@@ -211,10 +217,13 @@ describe('a command to Incus', () => {
 
   test('is a client span below the phase in which it began', () => {
     const process = newProcess();
-    process.status(job(), undefined, running, true);
+    process.status(change(job(), undefined, running, true));
     // The status has moved on by the time the answer is here.
-    process.status(job(), running, collecting, false);
-    const fields = process.command(job(), 'build-1', launch, { kind: 'done' }, 15, begin + 95);
+    process.status(change(job(), running, collecting, false));
+    const fields = process.command(
+      { job: job(), host: 'build-1', command: launch, outcome: { kind: 'done' }, milliseconds: 15 },
+      begin + 95,
+    );
     expect(span('incus launch')).toEqual({
       id: fields.span_id,
       parentId: expect.any(String) as string,
@@ -231,15 +240,18 @@ describe('a command to Incus', () => {
         'server.address': '192.0.2.1',
       },
     });
-    process.status(job(), collecting, succeeded, true);
+    process.status(change(job(), collecting, succeeded, true));
     expect(span('incus launch').parentId).toBe(span('Running').id);
     expect(JSON.stringify(told)).not.toContain('secret');
   });
 
   test('after the end of the job is a child of the job itself', () => {
     const process = newProcess();
-    process.status(job(), undefined, succeeded, true);
-    process.command(job(succeeded), 'local', remove, { kind: 'done' }, 5, begin + 100);
+    process.status(change(job(), undefined, succeeded, true));
+    process.command(
+      { job: job(succeeded), host: 'local', command: remove, outcome: { kind: 'done' }, milliseconds: 5 },
+      begin + 100,
+    );
     expect(span('incus delete').parentId).toBe(span('CiJob').id);
     expect(span('incus delete').attributes['server.address']).toBeUndefined();
   });
@@ -251,7 +263,10 @@ describe('a command to Incus', () => {
     [{ kind: 'failed', message: 'secret' }, 'failed'],
     [{ kind: 'unknown', message: 'secret' }, 'unknown'],
   ])('with the outcome %o has the error %s', (outcome, error) => {
-    newProcess().command(job(running), 'build-1', launch, outcome, 1, begin + 50);
+    newProcess().command(
+      { job: job(running), host: 'build-1', command: launch, outcome: outcome, milliseconds: 1 },
+      begin + 50,
+    );
     const { attributes, error: status } = span('incus launch');
     expect([status, attributes['error.type']]).toEqual([error, error]);
     expect(JSON.stringify(told)).not.toContain('secret');
@@ -260,12 +275,24 @@ describe('a command to Incus', () => {
   test('has an id of its own, also when the same is tried again in the same moment', () => {
     const process = newProcess();
     for (let tries = 0; tries < 2; tries += 1)
-      process.command(job(running), 'build-1', launch, { kind: 'failed', message: '' }, 1, begin + 50);
+      process.command(
+        {
+          job: job(running),
+          host: 'build-1',
+          command: launch,
+          outcome: { kind: 'failed', message: '' },
+          milliseconds: 1,
+        },
+        begin + 50,
+      );
     expect(told[0]!.span.id).not.toBe(told[1]!.span.id);
   });
 
   test('shows a new process that a job is over, whose end may never have been told', () => {
-    newProcess().command(job(succeeded), 'build-1', remove, { kind: 'done' }, 5, begin + 100);
+    newProcess().command(
+      { job: job(succeeded), host: 'build-1', command: remove, outcome: { kind: 'done' }, milliseconds: 5 },
+      begin + 100,
+    );
     expect(names()).toEqual(['Pending', 'Provisioning', 'Running', 'Collecting', 'CiJob', 'incus delete']);
   });
 });
@@ -277,12 +304,12 @@ describe('what is remembered of jobs', () => {
       const one = job();
       return { ...one, metadata: { ...one.metadata, uid: `uid-${number}` } };
     };
-    process.status(numbered(1), undefined, admitted, true);
-    process.status(numbered(1), undefined, admitted, true);
+    process.status(change(numbered(1), undefined, admitted, true));
+    process.status(change(numbered(1), undefined, admitted, true));
     expect(told).toHaveLength(1);
-    process.status(numbered(2), undefined, admitted, true);
-    process.status(numbered(3), undefined, admitted, true);
-    process.status(numbered(1), undefined, admitted, true);
+    process.status(change(numbered(2), undefined, admitted, true));
+    process.status(change(numbered(3), undefined, admitted, true));
+    process.status(change(numbered(1), undefined, admitted, true));
     expect(told).toHaveLength(4);
     expect(told[3]).toEqual(told[0]);
   });
@@ -292,9 +319,9 @@ describe('what a line of the log carries', () => {
   test('is the trace, and the phase that lasts', () => {
     const process = newProcess();
     expect(process.fields(job())).toEqual({ trace_id: traceIdOf('uid-a') });
-    process.status(job(), undefined, admitted, true);
+    process.status(change(job(), undefined, admitted, true));
     const { span_id: open } = process.fields(job());
-    process.status(job(), admitted, running, true);
+    process.status(change(job(), admitted, running, true));
     expect(open).toBe(span('Provisioning').id);
   });
 

@@ -53,8 +53,8 @@ function engineOf(writes: () => void) {
     namespaceLabels: () => ({}),
     onError: (_key, _error, id) => told.push(`error ${id}`),
     observer: {
-      status: (_job, _before, after, _stored, id) => told.push(`${after.phase ?? ''} ${id}`),
-      command: (_job, _host, { verb }, _outcome, _milliseconds, id) => told.push(`${verb} ${id}`),
+      status: ({ after, reconcileID }) => told.push(`${after.phase ?? ''} ${reconcileID}`),
+      command: ({ command, reconcileID }) => told.push(`${command.verb} ${reconcileID}`),
     },
   });
   return { engine, told };
