@@ -26,7 +26,7 @@ import { programVersion } from '../version.ts';
 import { JobTraces } from './job-traces.ts';
 import { LogService, type LogOptions } from './log-service.ts';
 import { hostMeasures, loopMeasures, metricSources } from './metric-sources.ts';
-import { logCommand, measure } from './observe.ts';
+import { hostLog, logCommand, measure } from './observe.ts';
 import { Overhead } from './overhead.ts';
 import { servedShells } from './shell-service.ts';
 
@@ -128,6 +128,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
       onDropped: () => metrics.eventsDropped.increment({}),
       onError: (err) => log.debug({ err }, 'an Event was not written'),
     });
+    const tellOfHost = hostLog(log);
     const kept = await logs?.lead(() => cluster);
     const pool: HostPool = new HostPool({
       controllerId,
@@ -148,10 +149,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
         changed(host, instance) {
           const { engine } = cluster;
           if (instance === undefined) {
-            const state = pool.state(host);
-            if (state?.kind === 'up') log.info({ host, version: state.version }, 'host connected');
-            else if (state)
-              log.warn({ host, reason: state.reason, why: state.message }, 'host not connected');
+            tellOfHost(host, pool.state(host));
             cluster.hostChanged(host);
             for (const key of pool.waitingKeys()) engine.wake(key);
           }

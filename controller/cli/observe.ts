@@ -1,6 +1,7 @@
 import { findCondition } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
 import type { CiJobStatus, Phase } from '../api/cijob-status.ts';
+import type { HostState } from '../hosts/host.ts';
 import { commandLines } from '../incus/commands.ts';
 import { keyOf } from '../reconcile/names.ts';
 import type { CommandEnd } from '../reconcile/ports.ts';
@@ -34,6 +35,20 @@ export function logCommand(
   } else {
     log.info(fields, 'command');
   }
+}
+
+/** Logs that a host is connected, or why it is not: once, however often it is looked at. */
+export function hostLog(log: Logger): (host: string, state: HostState | undefined) => void {
+  const told = new Map<string, string>();
+  return (host, state) => {
+    const { kind, since } = state ?? {};
+    const message = state?.kind === 'down' ? state.message : '';
+    const now = JSON.stringify([kind, since, message]);
+    if (told.get(host) === now) return;
+    told.set(host, now);
+    if (state?.kind === 'up') log.info({ host, version: state.version }, 'host connected');
+    if (state?.kind === 'down') log.warn({ host, reason: state.reason, why: message }, 'host not connected');
+  };
 }
 
 /** Where what is measured of jobs goes, and what has to be known for it. */

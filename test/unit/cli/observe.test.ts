@@ -2,8 +2,10 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import type { CiJob } from '../../../controller/api/cijob.ts';
 import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import type { Condition } from '../../../controller/api/conditions.ts';
-import { measure, type JobMeasures } from '../../../controller/cli/observe.ts';
+import { hostLog, measure, type JobMeasures } from '../../../controller/cli/observe.ts';
 import { Overhead } from '../../../controller/cli/overhead.ts';
+import type { HostState } from '../../../controller/hosts/host.ts';
+import type { Logger } from '../../../controller/telemetry/log.ts';
 import { createMetrics } from '../../../controller/telemetry/metrics.ts';
 
 const at = (seconds: number) => new Date(Date.parse('2026-01-01T00:00:00Z') + seconds * 1000).toISOString();
@@ -93,4 +95,25 @@ describe('what a change of status counts', () => {
     expect(await counted()).toMatchObject({ 'queue_seconds_count{lane="other"}': 1 });
     expect(Object.values(await counted()).every((value) => value > 0)).toBe(true);
   });
+});
+
+it('a host that is looked at again and again is told of once, and again when it has come or gone', () => {
+  const said: string[] = [];
+  const say = (fields: object, msg: string) => void said.push(`${msg} ${JSON.stringify(fields)}`);
+  const tell = hostLog({ info: say, warn: say } as unknown as Logger);
+  const up = (since: number): HostState => ({
+    ...{ kind: 'up', since, version: '6.0', instanceTypes: [], project: {} },
+  });
+  const down: HostState = { kind: 'down', since: 2, reason: 'Unreachable', message: 'no route' };
+  for (const state of [up(1), up(1), down, down, { ...down, message: 'refused' }, up(3), up(3), undefined]) {
+    tell('build-1', state);
+  }
+  tell('build-2', up(3));
+  expect(said).toEqual([
+    'host connected {"host":"build-1","version":"6.0"}',
+    'host not connected {"host":"build-1","reason":"Unreachable","why":"no route"}',
+    'host not connected {"host":"build-1","reason":"Unreachable","why":"refused"}',
+    'host connected {"host":"build-1","version":"6.0"}',
+    'host connected {"host":"build-2","version":"6.0"}',
+  ]);
 });
