@@ -344,16 +344,11 @@ describe('of all these jobs', () => {
 });
 
 test('a missing image is refused within 5 s on a host that is not busy', async () => {
-  const applied = performance.now();
   await cluster.apply('refused-at-once', { command: 'true', image: 'pikaci/no-such-image' });
-  const { status } = await cluster.reached(
-    'refused-at-once',
-    'Failed',
-    (job) => job.status?.phase === 'Failed',
-    5,
-  );
+  const { metadata, status } = await cluster.finished('refused-at-once');
   expect(status?.failure).toMatchObject({ class: 'Config', reason: 'ImageNotFound' });
-  expect(performance.now() - applied).toBeLessThan(6_000);
+  const took = Date.parse(status?.completionTime ?? '') - Date.parse(metadata.creationTimestamp);
+  expect(took).toBeLessThan(5_000);
 });
 
 function conditionsOf(status: CiJob['status']): Record<string, string> {

@@ -62,9 +62,14 @@ test.each(Object.entries(guestAliases))(
     await cluster.controller.daemon.kill9();
     await cluster.controller.daemon.start();
     await expect
-      .poll(async () => (await argumentsOnHost()).filter((one) => one.includes('forkexec')).length, {
-        timeout: 60_000,
-      })
+      .poll(
+        async () =>
+          (await argumentsOnHost()).filter((one) => one.includes('forkexec') && one.includes(instance))
+            .length,
+        {
+          timeout: 60_000,
+        },
+      )
       .toBeGreaterThan(0);
     expect((await argumentsOnHost()).filter((one) => one.includes('battery'))).toEqual([]);
     await inGuest(instance, 'touch', '/tmp/go');
