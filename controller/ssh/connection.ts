@@ -29,7 +29,7 @@ export class SshConnection {
   readonly #closed: Promise<string>;
   /** How to fail the questions that a dead connection will never answer. */
   readonly #waiting = new Set<(error: Error) => void>();
-  #sftp: Promise<SFTPWrapper> | undefined;
+  readonly #sftp: Promise<SFTPWrapper>;
 
   private constructor(client: ssh2.Client, closed: Promise<string>) {
     this.#client = client;
@@ -37,6 +37,10 @@ export class SshConnection {
     void closed.then((why) => {
       for (const reject of this.#waiting) reject(new SshError('Unreachable', why));
     });
+    // Now, and not when it is first needed: sshd holds back small answers, each by up to 40 ms, until there has been a
+    // session (Nagle's algorithm; measured on OpenSSH 9.2). Streams that are forwarded are none.
+    this.#sftp = this.#openSftp();
+    this.#sftp.catch(() => undefined);
   }
 
   /** Connects and logs in. Rejects with an {@link SshError} that says which of the two failed, and why. */
@@ -126,7 +130,7 @@ export class SshConnection {
    * nothing that our user may see.
    */
   async resolve(path: string): Promise<{ path: string; directory: boolean } | undefined> {
-    const sftp = await (this.#sftp ??= this.#openSftp());
+    const sftp = await this.#sftp;
     return this.#guarded((resolve, reject) => {
       const failed = (error: Error & { code?: number }) => {
         const { NO_SUCH_FILE, PERMISSION_DENIED } = ssh2.utils.sftp.STATUS_CODE;

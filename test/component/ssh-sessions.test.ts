@@ -4,10 +4,10 @@ import { sessionsFor } from '../../controller/hosts/link.ts';
 import { instanceName } from '../../controller/reconcile/names.ts';
 import { FarHost } from '../support/far-host.ts';
 
-/* Through sudo each stream of a connection is a session, of which sshd allows ten by default. */
+/* What of a connection is a session to sshd, which by default allows ten of them. */
 
 test.each([10, 11, 13, 20, 64, 1024])(
-  '%i sessions are enough for the streams made of them',
+  'through sudo, %i of them are enough for the streams made of them',
   (maxSessions) => {
     const { maxStreams, maxLogs } = sessionsFor(maxSessions);
     expect(maxStreams + 3 * maxLogs).toBe(maxSessions - 3);
@@ -16,7 +16,16 @@ test.each([10, 11, 13, 20, 64, 1024])(
   },
 );
 
-test('jobs whose logs are followed leave sessions for the requests of all, and each log is kept whole', async () => {
+test('there is one from the beginning, without which sshd holds small answers back, and streams are none', async () => {
+  await using far = await FarHost.start();
+  await using jobs = await far.reconciler();
+  await expect.poll(() => far.machine.peakSessions).toBe(1);
+  jobs.create('one');
+  await expect.poll(() => jobs.over('one'), { timeout: 10_000 }).toBe(true);
+  expect(far.machine.peakSessions).toBe(1);
+});
+
+test('through sudo, jobs whose logs are followed leave sessions for the requests of all, and each log is kept whole', async () => {
   const text = 'a line\n'.repeat(20);
   await using far = await FarHost.start({ job: { runMs: 300, exitCode: 0, log: text } }, { via: 'Sudo' });
   const kept = new Map<string, string>();
