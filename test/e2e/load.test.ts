@@ -25,7 +25,10 @@ const on = (via: Via, job: JobInput): JobInput => ({ hostSelector: { matchLabels
 const requests = () => cluster.controller.log().filter((line) => line.msg === 'request');
 
 test('a job of 20 s causes no more requests to Incus than one of 1 s', async () => {
-  /** The requests to each host for one job there, the listings aside that are made every few minutes. */
+  /**
+   * The requests to each host for one job there, until it is over: how often its removal is looked at depends on the
+   * order of events. Listings, which are made every few minutes, are no job's.
+   */
   const requestsFor = async (seconds: number): Promise<Record<Via, string[]>> => {
     const before = requests().length;
     const name = (via: Via) => `takes-${seconds}s-${via.toLowerCase()}`;
@@ -35,15 +38,21 @@ test('a job of 20 s causes no more requests to Incus than one of 1 s', async () 
       .slice(before)
       .filter(({ path }) => !/^\/1\.0\/(instances|operations)\?recursion=1/.test(String(path)))
       .map(({ host, method, path }) => `${host ?? ''} ${String(method)} ${String(path)}`);
-    const to = (host: string) => lines.filter((line) => line.startsWith(host));
+    const to = (host: string) => {
+      const all = lines.filter((line) => line.startsWith(host));
+      return all.slice(
+        0,
+        all.findIndex((line) => line.includes(' PUT ')),
+      );
+    };
     return { Socket: to('by-socket'), Sudo: to('by-sudo') };
   };
   const short = await requestsFor(1);
   const long = await requestsFor(20);
   for (const via of vias) {
     expect(long[via].length, long[via].join('\n')).toBeLessThanOrEqual(short[via].length);
-    // Image, profile, creation, launch, result and log, look, stop and delete, at least.
-    expect(short[via].length, short[via].join('\n')).toBeGreaterThan(6);
+    // Image, profile, creation, launch, result and log, at least.
+    expect(short[via].length, short[via].join('\n')).toBeGreaterThan(5);
   }
 });
 

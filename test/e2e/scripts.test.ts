@@ -25,7 +25,7 @@ test('the demo runs a job that succeeds, one that fails and one that takes too l
     ['Failed', '124'],
   ]);
   for (const row of rows.slice(1, 4))
-    for (const took of row.slice(3)) expect(took).toMatch(/^\d+(\.\d+)? m?s$/);
+    for (const took of row.slice(3)) expect(took).toMatch(/^\d+(\.\d+)? ?m?s$/);
 }, 600_000);
 
 test('the bench ends with one line of figures, of which the counts are the same on every machine', async () => {

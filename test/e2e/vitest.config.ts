@@ -8,8 +8,8 @@ export default defineConfig({
     root: join(import.meta.dirname, '../..'),
     include: ['test/e2e/**/*.test.ts'],
     globalSetup: [join(import.meta.dirname, 'support/shared-incus.ts')],
-    // The machine's few cores are busy enough with one control plane and one Incus.
-    fileParallelism: false,
+    // Most of the time they wait, each on a control plane and a project of its own.
+    maxWorkers: 3,
     testTimeout: 120_000,
     hookTimeout: 120_000,
     teardownTimeout: 120_000,
