@@ -67,7 +67,7 @@ const logs: Record<string, Hostile> = {
   'a-pipe': [asRoot('rm -f /artifacts/guest.log; mkfifo /artifacts/guest.log; exit 7'), exits(7)],
 };
 
-/** What a command does to its machine. The bounds are for the sake of the machine the test runs on. */
+/** What a command does to its machine. */
 const machines: Record<string, Hostile> = {
   'fills-its-disk': [
     asRoot('mount -t tmpfs -o size=4m,mode=1777 none /artifacts; cat /dev/zero >/artifacts/fill; sleep 1'),
@@ -75,11 +75,20 @@ const machines: Record<string, Hostile> = {
   ],
   'forks-without-end': [
     {
-      command: 'ulimit -u 400; b() { b | b & }; b; sleep 60',
+      command: 'b() { b 2>/dev/null | b 2>/dev/null & }; b; sleep 60',
       timeoutSeconds: 3,
-      instance: { memory: '64MiB' },
+      instance: { memory: '4GiB' },
     },
-    { phase: 'Failed' },
+    { phase: 'Failed', class: 'Timeout', exitCode: 124 },
+  ],
+  'forks-without-end-as-root': [
+    {
+      command: 'b() { b 2>/dev/null | b 2>/dev/null & }; b; sleep 60',
+      timeoutSeconds: 3,
+      runAsRoot: true,
+      instance: { memory: '4GiB' },
+    },
+    { phase: 'Failed', class: 'Timeout', exitCode: 124 },
   ],
   'eats-all-memory': [{ command: 'tail /dev/zero; exit 9', instance: { memory: '64MiB' } }, exits(9)],
   'powers-off': [asRoot('sleep 0.5; poweroff -f; sleep 60'), gone],
