@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { controlPlaneBinaries } from '../support/control-plane-binaries.ts';
 import { ensurePackages } from '../support/debian-packages.ts';
 import { buildGuestImage, guestImagePackages } from '../support/guest-image.ts';
-import { incusPackages } from '../support/incusd.ts';
+import { incusPackages, quotaPackages } from '../support/incusd.ts';
 import { prometheusPackages } from '../support/prometheus.ts';
 import { networkPackages } from '../support/network-namespace.ts';
 import { sshPackages } from '../support/sshd.ts';
@@ -27,6 +27,7 @@ async function prepare(): Promise<void> {
   }
   const packages = [
     ...incusPackages,
+    ...quotaPackages,
     ...sshPackages,
     ...networkPackages,
     ...prometheusPackages,

@@ -17,6 +17,9 @@ const places = [
 /** The Debian packages that hold what `startIncusd` starts. */
 export const incusPackages = ['incus-base', 'incus-client'];
 
+/** The Debian package for a storage pool that holds instances to their size. */
+export const quotaPackages = ['btrfs-progs'];
+
 /**
  * A real incusd with a directory of its own: it shares nothing with another Incus on the machine. It has one storage
  * pool, `default`, of plain directories, and no network: guests have no card.

@@ -205,14 +205,17 @@ describe.for(allKinds)('a %s guest', (kind) => {
   test.for([false, true])('has a result also when the disk is full (root: %s)', async (asRoot) => {
     await guest.shellOk('mount -t tmpfs -o size=1m,mode=1777 tmpfs /artifacts');
     try {
-      const { code, result } = await guest.run({
+      const { code, result, log } = await guest.run({
         command:
-          'echo said; cat /dev/zero >/artifacts/big; rm -f /artifacts/none; yes | head -c 100000; exit 8',
+          'echo said; cat /dev/zero >/artifacts/big; rm -f /artifacts/none; yes | head -c 100000; echo the end; exit 8',
         asRoot,
       });
       expect(code).toBe(8);
       expect(result).toMatchObject({ exit_code: 8 });
       expect(result.message).toBe('test command exited with 8; guest.log could not be written to its end');
+      expect(log).toMatch(/^said\n/);
+      expect(log).toContain('\n[pikaci] the log is cut here: it could not be written; its end follows\ny\n');
+      expect(log).toMatch(/the end\n$/);
     } finally {
       await guest.shellOk('umount /artifacts');
     }
