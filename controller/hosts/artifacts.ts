@@ -27,8 +27,8 @@ export const defaultLimits: ArchiveLimits = { files: 2_000, contentBytes: 4 * 2 
 export const timeLimit = 5 * 60_000;
 /** Artifacts that cannot be read so often are left: the result matters more. */
 const patience = 3;
-/** Archives of one host that are made at once. With `via: Sudo`, only seven requests fit on a connection. */
-const atOnce = 4;
+/** Archives of one host that are made at once. With `via: Sudo`, only some four requests fit on a connection. */
+const atOnce = 2;
 
 /** What is remembered of an instance until it is deleted. */
 interface Effort {

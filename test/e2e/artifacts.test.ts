@@ -1,9 +1,10 @@
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { filesIn } from '../support/archives.ts';
 import { issueCertificate, makeAuthority } from '../support/certificates.ts';
 import { run, type CommandResult } from '../support/command.ts';
+import { FaultProxy } from '../support/fault-proxy.ts';
 import { freePort } from '../support/free-port.ts';
 import { clearAway } from '../support/left-under.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
@@ -108,5 +109,33 @@ describe('artifacts of jobs, on real parts', () => {
     expect((await filesIn(await readFile(file))).map(({ content }) => content.toString())).toEqual([
       'secret\n',
     ]);
+  });
+
+  it('arrive whole over a connection that is cut, which is gone on with from where it was', async () => {
+    // Nothing of it can be compressed.
+    await cluster.apply('large', {
+      command: 'head -c 3000000 /dev/urandom >/artifacts/large',
+      artifacts: ['large'],
+    });
+    const { status } = await cluster.finished('large');
+    const proxy = await FaultProxy.start({ port: Number(new URL(env['CIJOB_LOG_SERVER'] ?? '').port) });
+    proxy.faults.bytesPerSecond = 1_000_000;
+    const file = join(dir, 'large.tar.gz');
+    const saving = save(reader, 'large', '-o', file, '--server', `https://127.0.0.1:${proxy.port}`);
+    const written = async () => {
+      const draft = (await readdir(dir)).find((name) => name.startsWith('large.tar.gz.'));
+      return draft === undefined ? 0 : (await stat(join(dir, draft)).catch(() => ({ size: 0 }))).size;
+    };
+    await expect.poll(written, { timeout: 60_000, interval: 20 }).toBeGreaterThan(500_000);
+    proxy.reset();
+    proxy.faults.bytesPerSecond = Infinity;
+    expect(await saving).toMatchObject({ code: 0 });
+    const archive = await readFile(file);
+    expect(archive.length).toBe(status?.artifacts?.bytes);
+    expect((await filesIn(archive)).map(({ name, content }) => [name, content.length])).toEqual([
+      ['large', 3_000_000],
+    ]);
+    expect(proxy.accepted).toBeGreaterThan(1);
+    await proxy.close();
   });
 });

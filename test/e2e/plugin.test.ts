@@ -1,7 +1,7 @@
 import { copyFile, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { run, type CommandResult } from '../support/command.ts';
+import { run, runOk, type CommandResult } from '../support/command.ts';
 import { ControlPlane } from '../support/control-plane.ts';
 import { clearAway } from '../support/left-under.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
@@ -120,6 +120,20 @@ describe('on a machine', () => {
     const { code, stdout } = await installedWith('new', node);
     expect({ code, stdout }).toEqual({ code: 0, stdout: `ran ${dir}/new/controller/main.ts get\n` });
   });
+});
+
+test('it starts quicker the second time, by what it keeps in the cache directory of whoever runs it', async () => {
+  const [home, own] = [join(dir, 'home'), join(dir, 'own')];
+  const version = (env: Record<string, string>) =>
+    runOk(join(root, 'controller/cijob'), ['version'], {
+      env: { NODE_DISABLE_COMPILE_CACHE: undefined, ...env },
+    });
+  await version({ HOME: home, XDG_CACHE_HOME: '' });
+  expect(await readdir(join(home, '.cache/cijob'))).not.toEqual([]);
+  await version({ HOME: home, XDG_CACHE_HOME: own });
+  expect(await readdir(own)).toEqual(['cijob']);
+  await version({ HOME: home, NODE_COMPILE_CACHE: join(own, 'elsewhere') });
+  expect((await readdir(own)).sort()).toEqual(['cijob', 'elsewhere']);
 });
 
 describe('completion', () => {

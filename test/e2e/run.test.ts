@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
-import { writeFile } from 'node:fs/promises';
+import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { CiJob } from '../../controller/api/cijob.ts';
+import { filesIn } from '../support/archives.ts';
 import { freePort } from '../support/free-port.ts';
 import { clearAway } from '../support/left-under.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
@@ -119,6 +120,22 @@ test('shows every byte of a long log once', async () => {
   const ended = await run({ command: 'seq 1 200000' });
   expect(ended.code).toBe(0);
   expect(ended.stdout).toBe(Array.from({ length: 200_000 }, (_, index) => `${index + 1}\n`).join(''));
+});
+
+test('saves what jobs leave, and the outcome stands where it cannot', async () => {
+  const jobs = ['one', 'two'].map((name) =>
+    manifest(name, { command: `echo ${name} >/artifacts/${name}.txt; exit 4`, artifacts: ['*.txt'] }),
+  );
+  const flags = ['-f', await file('jobs.yaml', ...jobs), ...(await hostFlags())];
+  const { code, stderr } = await start([...flags, '--artifacts', join(dir, 'saved')]).ended;
+  expect(code, stderr).toBe(4);
+  for (const name of ['one', 'two']) {
+    const files = await filesIn(await readFile(join(dir, 'saved', `${name}.tar.gz`)));
+    expect(files.map((one) => [one.name, one.content.toString()])).toEqual([[`${name}.txt`, `${name}\n`]]);
+  }
+  const nowhere = await start([...flags, '--artifacts', join(dir, 'jobs.yaml/no-directory')]).ended;
+  expect(nowhere.code).toBe(4);
+  expect(nowhere.stderr).toContain('one.tar.gz: ENOTDIR');
 });
 
 test('mounts what the host allows, and gives a Secret of the same file', async () => {
