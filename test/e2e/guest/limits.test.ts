@@ -206,8 +206,8 @@ describe.for(allKinds)('a %s guest', (kind) => {
     await guest.shellOk('mount -t tmpfs -o size=1m,mode=1777 tmpfs /artifacts');
     try {
       const { code, result, log } = await guest.run({
-        command:
-          'echo said; cat /dev/zero >/artifacts/big; rm -f /artifacts/none; yes | head -c 100000; echo the end; exit 8',
+        command: `echo said; until grep -q said /artifacts/guest.log; do sleep 0.1; done
+          cat /dev/zero >/artifacts/big; yes | head -c 100000; echo the end; exit 8`,
         asRoot,
       });
       expect(code).toBe(8);
