@@ -21,8 +21,8 @@ const infrastructure = (...reasons: string[]): Ending => ({
   class: 'Infrastructure',
   reasons,
 });
-/** By the guest's own limit, or by the host's where the machine is too busy for that. */
-const timeout: Ending = { phase: 'Failed', class: 'Timeout' };
+/** As the guest itself tells. */
+const timeout: Ending = { phase: 'Failed', class: 'Timeout', exitCode: 124 };
 const invalid = infrastructure('ResultInvalid');
 /** There is no result: a second launch finds that the command was begun and is gone, and says so. */
 const noResult = infrastructure('BootstrapFailed', 'RunnerVanished');

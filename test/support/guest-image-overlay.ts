@@ -91,8 +91,9 @@ trap 'exit 0' PWR TERM
 trap 'exec /bin/busybox reboot -f' INT
 # So that the runner sees how many processes the guest may have: by the first version of control groups, or the second.
 mount() { /bin/busybox mount -n "$@" 2>/dev/null; }
-mount -t tmpfs none /sys/fs/cgroup && /bin/busybox mkdir /sys/fs/cgroup/pids &&
-  mount -t cgroup -o pids none /sys/fs/cgroup/pids || mount -t cgroup2 none /sys/fs/cgroup
+mount -t tmpfs none /sys/fs/cgroup
+/bin/busybox mkdir /sys/fs/cgroup/pids
+if ! mount -t cgroup -o pids none /sys/fs/cgroup/pids; then mount -t cgroup2 none /sys/fs/cgroup; fi
 while :; do
   /bin/busybox sleep 86400 &
   wait
