@@ -83,7 +83,7 @@ describe('the control plane', () => {
 describe.for(Object.entries(guestAliases))('a %s guest in the restricted project', ([kind, alias]) => {
   const guest = `guest-${kind}`;
   const inProject = (args: string[]) => ['--project', bench.host.project, ...args];
-  const exec = (...args: string[]) => bench.host.incus.incus(inProject(['exec', guest, '--', ...args]));
+  const exec = (...args: string[]) => bench.host.incus.exec(bench.host.project, guest, args);
 
   test('sees a host directory read-only, and nothing outside the allowed ones', async () => {
     const { incus, project } = bench.host;

@@ -231,7 +231,7 @@ describe('a controller that is killed and started again', () => {
     await cluster.controller.daemon.kill9();
     const { incus, project } = bench.host;
     await eventually(
-      () => incus.incus(['exec', '--project', project, instance, '--', 'cat', '/artifacts/result.json']),
+      () => incus.exec(project, instance, ['cat', '/artifacts/result.json']),
       ({ stdout }) => stdout.includes('exit_code'),
       'a command has ended while nobody looked',
       30,

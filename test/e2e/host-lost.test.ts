@@ -27,7 +27,7 @@ const untilTold =
 const ranOnce = { exitCode: 7, failure: { class: 'Test', excerpt: 'ran\n' } };
 
 async function tell(host: BenchHost, instance: string): Promise<void> {
-  await host.incus.incusOk(['exec', '--project', host.project, instance, '--', 'touch', '/artifacts/go']);
+  await host.incus.execOk(host.project, instance, ['touch', '/artifacts/go']);
 }
 
 const condition = ({ status }: CiJob, type: string) => status?.conditions?.find((one) => one.type === type);

@@ -50,17 +50,9 @@ const admitted = (name: string) =>
 async function speaking(name: string, host: HostName): Promise<CiJob> {
   const job = await cluster.until(name, 'RunnerStarted');
   const { incus, project } = hostOf(host);
-  const log = [
-    'exec',
-    '--project',
-    project,
-    job.status?.instance?.name ?? '',
-    '--',
-    'cat',
-    '/artifacts/guest.log',
-  ];
+  const instance = job.status?.instance?.name ?? '';
   await eventually(
-    () => incus.incus(log),
+    () => incus.exec(project, instance, ['cat', '/artifacts/guest.log']),
     ({ stdout }) => stdout.includes('here'),
     `${name} speaks`,
     30,

@@ -131,15 +131,7 @@ describe('logs of jobs, on real parts', () => {
     );
     expect((await cluster.job('slow')).status?.completionTime).toBeUndefined();
     const [instance = ''] = await cluster.instances();
-    await bench.host.incus.incusOk([
-      'exec',
-      instance,
-      '--project',
-      bench.host.project,
-      '--',
-      'touch',
-      '/tmp/go',
-    ]);
+    await bench.host.incus.execOk(bench.host.project, instance, ['touch', '/tmp/go']);
     expect(await reading.code).toBe(0);
     expect(reading.seen.stdout).toBe('first\nlast\n');
     expect((await cijob(reader, 'logs', 'slow', '--offset', '6')).stdout).toBe('last\n');
@@ -216,15 +208,7 @@ describe('logs of jobs, on real parts', () => {
     await cluster.until('kept', 'RunnerStarted');
     expect((await cijob(admin, 'hold', 'kept')).code).toBe(0);
     const [instance = ''] = await cluster.instances();
-    await bench.host.incus.incusOk([
-      'exec',
-      instance,
-      '--project',
-      bench.host.project,
-      '--',
-      'touch',
-      '/tmp/go',
-    ]);
+    await bench.host.incus.execOk(bench.host.project, instance, ['touch', '/tmp/go']);
     await cluster.until('kept', 'Failed');
     const told = await cijob(admin, 'describe', 'kept');
     expect(told.stdout).toContain(`incus exec ${instance} --project ${bench.host.project} -- bash`);

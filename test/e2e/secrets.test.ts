@@ -34,9 +34,14 @@ async function argumentsOnHost(): Promise<string[]> {
   return Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')));
 }
 
-async function inGuest(instance: string, ...command: string[]): Promise<string> {
+/** How many processes of Incus on the host wait for a command in that guest. */
+const waiting = (all: readonly string[], instance: string) =>
+  all.filter((one) => one.includes('forkexec') && one.includes(instance)).length;
+const tellingIt = (all: readonly string[]) => all.filter((one) => one.includes('battery'));
+
+function inGuest(instance: string, ...command: string[]): Promise<string> {
   const { incus, project } = bench.host;
-  return incus.incusOk(['exec', '--project', project, instance, '--', ...command]);
+  return incus.execOk(project, instance, command);
 }
 
 test.each(Object.entries(guestAliases))(
@@ -53,25 +58,17 @@ test.each(Object.entries(guestAliases))(
       .poll(() => inGuest(instance, 'cat', '/artifacts/guest.log'), { timeout: 60_000, interval: 200 })
       .toBe(`${value.length + 'plain'.length}\n`);
     const all = await argumentsOnHost();
-    // Incus's own process for the runner that waits is among them.
-    expect(all.filter((one) => one.includes('forkexec') && one.includes(instance))).not.toEqual([]);
-    expect(all.filter((one) => one.includes('battery'))).toEqual([]);
+    expect(waiting(all, instance)).toBeGreaterThan(0);
+    expect(tellingIt(all)).toEqual([]);
     expect(await inGuest(instance, 'find', '/root', '-name', '*environment*')).toBe('');
 
     // The next controller attaches: it sends the same once more, and nothing is left of that either.
     await cluster.controller.daemon.kill9();
     await cluster.controller.daemon.start();
     await expect
-      .poll(
-        async () =>
-          (await argumentsOnHost()).filter((one) => one.includes('forkexec') && one.includes(instance))
-            .length,
-        {
-          timeout: 60_000,
-        },
-      )
+      .poll(async () => waiting(await argumentsOnHost(), instance), { timeout: 60_000 })
       .toBeGreaterThan(0);
-    expect((await argumentsOnHost()).filter((one) => one.includes('battery'))).toEqual([]);
+    expect(tellingIt(await argumentsOnHost())).toEqual([]);
     await inGuest(instance, 'touch', '/tmp/go');
     expect((await cluster.finished(kind)).status).toMatchObject({ exitCode: 4, attempt: 1 });
   },

@@ -1,10 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { request } from 'node:http';
-import { json } from 'node:stream/consumers';
 import { z } from 'zod';
 import type { CommandResult } from '../../support/command.ts';
 import type { GuestKind } from '../../support/guest-image.ts';
-import type { IncusServer } from '../../support/incus-server.ts';
+import { Operation, type IncusServer } from '../../support/incus-server.ts';
 import { guestAliases } from '../support/shared-incus.ts';
 
 /** What a controller asks of the runner. */
@@ -29,13 +27,6 @@ export const Result = z.strictObject({
 });
 export type Result = z.infer<typeof Result>;
 
-const Operation = z.object({
-  id: z.string(),
-  metadata: z.object({ return: z.int().optional() }).nullable(),
-});
-
-const Answer = z.object({ metadata: z.unknown(), error: z.string().optional() });
-
 /** How a run ended, as a controller gets to know it. */
 export interface Ended {
   /** The exec's own return code. */
@@ -45,6 +36,7 @@ export interface Ended {
 }
 
 export const allKinds: readonly GuestKind[] = ['busybox', 'systemd'];
+const bash = '/run/current-system/sw/bin/bash';
 const runner = '/run/current-system/sw/bin/pikaci-incus-run';
 
 /** A container made from one of the test images, and the runner in it, spoken to as a controller does. */
@@ -72,21 +64,19 @@ export class Guest implements AsyncDisposable {
     ]);
     const source = { type: 'image', alias: guestAliases[kind] };
     const body = { name: guest.name, source, start: true, devices: Object.fromEntries(devices) as object };
-    await guest.#settled(await guest.#ask('POST', '/1.0/instances', body));
+    const { id } = Operation.parse(await incus.ask('POST', `/1.0/instances?project=${project}`, body));
+    await guest.ended(id);
     return guest;
   }
 
-  /** Runs a bash script in the guest, as root, beside the runner. */
+  /** Runs a bash script in the guest, as root, beside the runner. Rejects where Incus cannot run it. */
   shell(script: string): Promise<CommandResult> {
-    const bash = '/run/current-system/sw/bin/bash';
-    return this.incus.incus(['exec', this.name, '--project', this.project, '-T', '--', bash, '-c', script]);
+    return this.incus.exec(this.project, this.name, [bash, '-c', script]);
   }
 
   /** As `shell`, but an exit code other than 0 is an error. Returns what the script printed. */
-  async shellOk(script: string): Promise<string> {
-    const { code, stdout, stderr } = await this.shell(script);
-    if (code !== 0) throw new Error(`exit code ${code ?? 'none'}: ${script}\n${stdout}${stderr}`);
-    return stdout;
+  shellOk(script: string): Promise<string> {
+    return this.incus.execOk(this.project, this.name, [bash, '-c', script]);
   }
 
   /** Sends the launch as a controller does, and returns the operation that waits for its end. */
@@ -97,13 +87,13 @@ export class Guest implements AsyncDisposable {
     if (command !== undefined) argv.push(`PIKACI_INCUS_GUEST_COMMAND=${command}`);
     argv.push(`PIKACI_INCUS_TIMEOUT_SECS=${timeoutSeconds}`, `PIKACI_INCUS_RUN_AS_ROOT=${flag}`, runner);
     const how = { 'record-output': true, 'wait-for-websocket': false, interactive: false };
-    const path = `/1.0/instances/${this.name}/exec`;
-    return Operation.parse(await this.#ask('POST', path, { command: argv, environment, ...how })).id;
+    const path = `/1.0/instances/${this.name}/exec?project=${this.project}`;
+    return Operation.parse(await this.incus.ask('POST', path, { command: argv, environment, ...how })).id;
   }
 
   /** The return code of a launch that has ended. */
   async ended(operation: string): Promise<number | undefined> {
-    return Operation.parse(await this.#ask('GET', `/1.0/operations/${operation}/wait`)).metadata?.return;
+    return Operation.parse(await this.incus.ask('GET', `/1.0/operations/${operation}/wait`)).metadata?.return;
   }
 
   async run(job: Request): Promise<Ended> {
@@ -143,24 +133,5 @@ export class Guest implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.delete();
-  }
-
-  async #settled(operation: unknown): Promise<void> {
-    await this.#ask('GET', `/1.0/operations/${Operation.parse(operation).id}/wait`);
-  }
-
-  /** One request to Incus. Its own client cannot send a command of 100 KB: it takes the body as an argument. */
-  async #ask(method: string, path: string, body?: object): Promise<unknown> {
-    const answer = await new Promise<unknown>((resolve, reject) => {
-      const sent = request(
-        { socketPath: this.incus.socketPath, method, path: `${path}?project=${this.project}` },
-        (response) => void json(response).then(resolve, reject),
-      );
-      sent.once('error', reject).end(body && JSON.stringify(body));
-    });
-    const { metadata, error } = Answer.parse(answer);
-    // A command that ends with 126 or 127 fails its operation, and still has its code there.
-    if (error && !Operation.safeParse(metadata).data?.metadata) throw new Error(`${path}: ${error}`);
-    return metadata;
   }
 }

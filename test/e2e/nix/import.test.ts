@@ -82,7 +82,7 @@ describe('importing a guest image', () => {
     await incus.incusOk(['launch', alias, 'stays', '--project', project]);
     await importImage(images[1]!, '--keep', '1');
     expect(await stored()).toHaveLength(1);
-    expect(await incus.incusOk(['exec', 'stays', '--project', project, '--', 'echo', 'here'])).toBe('here\n');
+    expect(await incus.execOk(project, 'stays', ['echo', 'here'])).toBe('here\n');
   });
 
   test('works the same on another machine', async () => {
