@@ -1,4 +1,4 @@
-import PQueue from 'p-queue';
+import type PQueue from 'p-queue';
 import type { Clock } from '../clock.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { artifactsPath } from '../incus/commands.ts';
@@ -27,8 +27,6 @@ export const defaultLimits: ArchiveLimits = { files: 2_000, contentBytes: 4 * 2 
 export const timeLimit = 5 * 60_000;
 /** Artifacts that cannot be read so often are left: the result matters more. */
 const patience = 3;
-/** Archives of one host that are made at once. With `via: Sudo`, only some four requests fit on a connection. */
-const atOnce = 2;
 
 /** What is remembered of an instance until it is deleted. */
 interface Effort {
@@ -46,7 +44,6 @@ export class Artifacts {
   readonly #clock: Clock;
   readonly #limits: ArchiveLimits;
   readonly #efforts = new Map<string, Effort>();
-  readonly #queues = new Map<string, PQueue>();
 
   constructor(sink: ArchiveSink, clock: Clock, limits: ArchiveLimits = defaultLimits) {
     this.#limits = limits;
@@ -57,9 +54,11 @@ export class Artifacts {
   /**
    * Makes the archive of the files that the globs match, now that nobody writes them any more. Returns undefined when
    * none was kept. Rejects when it is worth another try.
+   *
+   * @param turns lets as many archives be made at once as the connection to the guest's host carries
    */
   async collect(
-    host: string,
+    turns: PQueue,
     guest: ArtifactReader,
     source: LogSource,
     globs: readonly string[],
@@ -82,7 +81,7 @@ export class Artifacts {
       return this.#archive(guest, source, globs, overtime.signal);
     };
     try {
-      return await Promise.race([this.#queueOf(host).add(work), notBegun]);
+      return await Promise.race([turns.add(work), notBegun]);
     } catch (error) {
       effort.failures += 1;
       if (effort.failures < patience && !overtime.signal.aborted) throw error;
@@ -95,12 +94,6 @@ export class Artifacts {
   /** Forgets an instance. */
   forget(instance: string): void {
     this.#efforts.delete(instance);
-  }
-
-  #queueOf(host: string): PQueue {
-    const queue = this.#queues.get(host) ?? new PQueue({ concurrency: atOnce });
-    this.#queues.set(host, queue);
-    return queue;
   }
 
   async #archive(

@@ -164,11 +164,12 @@ export class Host {
   #attempt(command: Command): Promise<CommandOutcome> {
     const session = this.#session;
     if (!session) return Promise.resolve({ kind: 'unknown', message: `host ${this.name} is not connected` });
-    const { client, link, watch, logTurns } = session;
+    const { client, link, watch, turns } = session;
     return perform(command, {
       client,
       link,
       watch,
+      turns,
       inventory: this.inventory,
       host: this.name,
       project: this.#spec.project,
@@ -176,7 +177,6 @@ export class Host {
       grants: this.#spec,
       controllerId: this.#options.controllerId,
       logs: this.#options.logs,
-      logTurns,
       artifacts: this.#options.artifacts,
     });
   }
@@ -246,8 +246,8 @@ export class Host {
       project: session.project.config,
     };
     onUp();
-    const { client, logTurns: turns } = session;
-    this.#options.logs?.resume({ host: this.name, client, project: this.#spec.project, turns });
+    const { client, turns } = session;
+    this.#options.logs?.resume({ host: this.name, client, project: this.#spec.project, turns: turns.logs });
     events.changed(this.name, undefined);
     try {
       return await session.follow();

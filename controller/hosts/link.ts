@@ -5,6 +5,16 @@ import type { IncusHostSpec } from '../api/incushost.ts';
 import { SshConnection } from '../ssh/connection.ts';
 import { SshError } from '../ssh/errors.ts';
 
+/** How much may go on at once over one link. */
+export interface LinkCapacity {
+  /** Streams that may be open for requests. */
+  maxStreams: number;
+  /** Logs that may be followed, each by streams of its own. */
+  maxLogs: number;
+  /** Archives that may be made, each by one request after the other. */
+  maxArchives: number;
+}
+
 /** A way to one machine: streams to its Incus, and a look at its file system. */
 export interface Link {
   /** Opens a stream to Incus's unix socket. */
@@ -14,10 +24,7 @@ export interface Link {
   /** Resolves with the reason once the link is gone. Never, for the local machine. */
   readonly closed: Promise<string>;
   close(): void;
-  /** Streams that may be open at once for requests. */
-  readonly maxStreams: number;
-  /** Logs that may be followed at once. */
-  readonly maxLogs: number;
+  readonly capacity: LinkCapacity;
 }
 
 /** Reads the private key that an IncusHost names. */
@@ -38,21 +45,22 @@ export async function openLink(connection: IncusHostSpec['connection'], readKey:
     resolve: (path) => opened.resolve(path),
     closed: opened.closed,
     close: () => opened.close(),
-    ...(viaSocket ? plenty : sessionsFor(ssh.maxSessions)),
+    capacity: viaSocket ? plenty : sessionsFor(ssh.maxSessions),
   };
 }
 
-/** Streams that are forwarded cost nothing. */
-const plenty = { maxStreams: 64, maxLogs: Number.POSITIVE_INFINITY };
+/** Streams that are forwarded cost nothing. Archives are compressed here, by the four threads that Node has for that. */
+const plenty: LinkCapacity = { maxStreams: 64, maxLogs: Number.POSITIVE_INFINITY, maxArchives: 4 };
 
 /**
  * Through sudo each stream is a session. One is kept for the event stream, one for SFTP, and one for what has been closed
- * and is not yet gone. Requests come first: a log takes three.
+ * and is not yet gone. Requests come first: a log takes three, and archives leave half of what there is to the rest.
  */
-export function sessionsFor(maxSessions: number): { maxStreams: number; maxLogs: number } {
+export function sessionsFor(maxSessions: number): LinkCapacity {
   const free = maxSessions - 3;
   const maxLogs = Math.floor((free - 4) / 3);
-  return { maxStreams: free - 3 * maxLogs, maxLogs };
+  const maxStreams = free - 3 * maxLogs;
+  return { maxStreams, maxLogs, maxArchives: Math.floor(maxStreams / 2) };
 }
 
 /**
@@ -92,6 +100,6 @@ function localLink(socketPath: string): Link {
     },
     closed: new Promise(() => undefined),
     close: () => undefined,
-    ...plenty,
+    capacity: plenty,
   };
 }

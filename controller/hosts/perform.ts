@@ -1,4 +1,3 @@
-import type PQueue from 'p-queue';
 import { logTailBytes } from '../api/cijob-status.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { logPath, requestOf, resultPath, type Command } from '../incus/commands.ts';
@@ -10,6 +9,7 @@ import { refusalByGrants, type Grants } from './grants.ts';
 import type { Link } from './link.ts';
 import type { Artifacts } from './artifacts.ts';
 import { logSourceOf, type LiveLogs } from './live-logs.ts';
+import type { Turns } from './session.ts';
 import { resolveSource } from './sources.ts';
 import type { Watch } from './watch.ts';
 
@@ -18,6 +18,7 @@ export interface Ground {
   client: IncusClient;
   link: Pick<Link, 'resolve'>;
   watch: Watch;
+  turns: Turns;
   inventory: Inventory;
   /** Name of the IncusHost. */
   host: string;
@@ -28,8 +29,6 @@ export interface Ground {
   controllerId: string;
   /** Where the logs of guests go while and after they are written. */
   logs: LiveLogs | undefined;
-  /** See LogWay. */
-  logTurns: PQueue;
   /** Keeps what jobs leave. */
   artifacts: Artifacts | undefined;
 }
@@ -51,7 +50,7 @@ export async function perform(command: Command, ground: Ground): Promise<Command
         const operation = await client.start(requestOf(command, ground.project));
         watch.began(operation);
         const log = logSourceOf(ground.inventory.get(command.instance));
-        if (log) ground.logs?.follow({ ...ground, turns: ground.logTurns }, log);
+        if (log) ground.logs?.follow({ ...ground, turns: ground.turns.logs }, log);
         return { kind: 'launched', operation: operation.id };
       }
       case 'probe':
@@ -156,14 +155,14 @@ async function create(
 
 async function collect(
   { instance, logBytes = logTailBytes, artifacts: globs }: Extract<Command, { verb: 'collect' }>,
-  { client, inventory, host, logs, artifacts: keeper }: Ground,
+  { client, turns, inventory, host, logs, artifacts: keeper }: Ground,
 ): Promise<CommandOutcome> {
   const source = logSourceOf(inventory.get(instance));
   const [result, log, , artifacts] = await Promise.all([
     client.readFile(instance, resultPath, { first: maxResultBytes }),
     client.readFile(instance, logPath, { last: logBytes }),
     source && logs?.finish(host, client, source),
-    source && globs.length > 0 ? keeper?.collect(host, client, source, globs) : undefined,
+    source && globs.length > 0 ? keeper?.collect(turns.archives, client, source, globs) : undefined,
   ]);
   return { kind: 'collected', collected: { result, log, artifacts } };
 }

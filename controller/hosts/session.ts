@@ -18,6 +18,14 @@ export interface SessionEvents extends WatchEvents {
   request(method: string, path: string): void;
 }
 
+/** Whose turn it is to use a connection that carries only so much at once. */
+export interface Turns {
+  /** To have its log followed. */
+  logs: PQueue;
+  /** To have its artifacts read. */
+  archives: PQueue;
+}
+
 /** How often everything is listed again, in case an event was lost, in milliseconds. */
 const relistInterval = 5 * 60_000;
 
@@ -28,8 +36,7 @@ export class Session {
   readonly server: Server;
   readonly project: Project;
   readonly link: Link;
-  /** Whose turn it is to have its log followed. */
-  readonly logTurns: PQueue;
+  readonly turns: Turns;
   readonly #pipe: HttpPipe;
   readonly #socket: WebSocket;
   readonly #clock: Clock;
@@ -50,7 +57,11 @@ export class Session {
     clock: Clock,
   ) {
     this.link = parts.link;
-    this.logTurns = new PQueue({ concurrency: parts.link.maxLogs });
+    const { maxLogs, maxArchives } = parts.link.capacity;
+    this.turns = {
+      logs: new PQueue({ concurrency: maxLogs }),
+      archives: new PQueue({ concurrency: maxArchives }),
+    };
     this.client = parts.client;
     this.server = parts.server;
     this.project = parts.project;
@@ -78,7 +89,7 @@ export class Session {
     events: SessionEvents,
     clock: Clock,
   ): Promise<Session> {
-    const pipe = new HttpPipe(() => link.dial(), link.maxStreams);
+    const pipe = new HttpPipe(() => link.dial(), link.capacity.maxStreams);
     const client = new IncusClient(pipe, projectName, (method, path) => events.request(method, path));
     let session: Session | undefined;
     try {

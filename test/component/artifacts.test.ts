@@ -1,5 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import PQueue from 'p-queue';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../controller/clock.ts';
 import { Artifacts, defaultLimits, timeLimit } from '../../controller/hosts/artifacts.ts';
@@ -67,7 +68,7 @@ describe('the artifacts of a guest', () => {
   };
   const keeper = (clock = systemClock) =>
     new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, clock);
-  const collect = (...globs: string[]) => keeper().collect('host', client, source, globs);
+  const collect = (...globs: string[]) => keeper().collect(new PQueue(), client, source, globs);
   const archive = () => store.readArchive(source, 0, 2 ** 24);
   const asked = (method: string) =>
     sim.requests
@@ -129,7 +130,7 @@ describe('the artifacts of a guest', () => {
       list: () => Promise.resolve(names),
       openRange: client.openRange.bind(client),
     };
-    expect(await keeper().collect('host', guest, source, ['**'])).toMatchObject({
+    expect(await keeper().collect(new PQueue(), guest, source, ['**'])).toMatchObject({
       files: 1,
       skipped: names.length - 1,
     });
@@ -174,7 +175,7 @@ describe('the artifacts of a guest', () => {
     put({ a: file('a'), b: file('b'), c: file('c') });
     const begin = (log: LogSource, end: Buffer) => store.beginArchive(log, end);
     const few = new Artifacts({ begin }, systemClock, { ...defaultLimits, files: 2 });
-    const summary = await few.collect('host', client, source, ['**']);
+    const summary = await few.collect(new PQueue(), client, source, ['**']);
     expect(summary).toMatchObject({ files: 2, skipped: 0, truncated: true });
     expect(await namesIn(await archive())).toEqual(['a', 'b']);
   });
@@ -187,7 +188,7 @@ describe('the artifacts of a guest', () => {
         Promise.resolve({ type: path === '/artifacts' ? 'directory' : 'symlink', size: 0 }),
       openRange: () => Promise.resolve(undefined),
     };
-    const summary = await keeper().collect('host', guest, source, ['**']);
+    const summary = await keeper().collect(new PQueue(), guest, source, ['**']);
     expect(summary).toMatchObject({ files: 0, skipped: maxNames, truncated: true });
   });
 
@@ -203,14 +204,17 @@ describe('the artifacts of a guest', () => {
         return body;
       },
     };
-    expect(await keeper().collect('host', guest, source, ['*'])).toMatchObject({ files: 2, skipped: 1 });
+    expect(await keeper().collect(new PQueue(), guest, source, ['*'])).toMatchObject({
+      files: 2,
+      skipped: 1,
+    });
     expect(await namesIn(await archive())).toEqual(['a', 'c']);
   });
 
   it('are left after a few tries, and leave nothing half-made', async () => {
     put({ a: file('a') });
     const artifacts = keeper();
-    const once = () => artifacts.collect('host', client, source, ['**']);
+    const once = () => artifacts.collect(new PQueue(), client, source, ['**']);
     sim.kill();
     await expect(once()).rejects.toThrow();
     await expect(once()).rejects.toThrow();
@@ -229,11 +233,29 @@ describe('the artifacts of a guest', () => {
     const clock = new ManualClock();
     sim.faults.each = ({ method, query }) =>
       method === 'GET' && query.get('path') === '/artifacts/b' ? { kind: 'hang' } : undefined;
-    const collecting = keeper(clock).collect('host', client, source, ['*']);
+    const collecting = keeper(clock).collect(new PQueue(), client, source, ['*']);
     await expect.poll(() => asked('GET'), { timeout: 10_000, interval: 5 }).toContain('/artifacts/b');
     clock.advance(timeLimit);
     expect(await collecting).toMatchObject({ files: 1, truncated: true });
     expect(await namesIn(await archive())).toEqual(['a']);
+  });
+
+  it('wait until it is their turn, but no longer than their time', async () => {
+    put({ a: file('a') });
+    const clock = new ManualClock();
+    const artifacts = keeper(clock);
+    const turns = new PQueue({ concurrency: 1 });
+    const { promise: another, resolve: over } = Promise.withResolvers<undefined>();
+    void turns.add(() => another);
+    const tooLong = artifacts.collect(turns, client, { ...source, instance: 'another' }, ['*']);
+    clock.advance(1);
+    const inTime = artifacts.collect(turns, client, source, ['*']);
+    clock.advance(timeLimit - 1);
+    expect(await tooLong).toBeUndefined();
+    expect(asked('HEAD')).toEqual([]);
+    over(undefined);
+    expect(await inTime).toMatchObject({ files: 1 });
+    expect(asked('HEAD')).not.toEqual([]);
   });
 });
 

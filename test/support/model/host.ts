@@ -77,7 +77,7 @@ export class ModelHost implements Pick<
       grants: this.spec,
       controllerId: this.#options.controllerId,
       logs: undefined,
-      logTurns: new PQueue(),
+      turns: { logs: new PQueue(), archives: new PQueue() },
       artifacts: undefined,
     });
   }

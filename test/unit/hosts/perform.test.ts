@@ -41,7 +41,7 @@ it('a launch that is refused has the guest looked at, and its stop named, though
     grants: { allowedImages: ['*'], allowedProfiles: ['default'] },
     controllerId: 'us',
     logs: undefined,
-    logTurns: new PQueue(),
+    turns: { logs: new PQueue(), archives: new PQueue() },
     artifacts: undefined,
   };
   const launch = { verb: 'launch', instance: 'one', argv: [], environment: {} } as const;
