@@ -62,17 +62,14 @@ export class JobTraces {
   }
 
   /** A status was computed; see `Observer.status`. */
-  status({ job, before, after, stored }: Omit<StatusChange, 'reconcileID'>): void {
+  status({ job, before, after, stored }: StatusChange): void {
     const told = this.#told(job);
     told.status = after;
     if (stored) this.#tell(job, told, before, after);
   }
 
   /** A command was carried out, or not; see `Observer.command`. Returns what its log line should carry. */
-  command(
-    { job, host, command, outcome, milliseconds }: Omit<CommandEnd, 'reconcileID'>,
-    now: number,
-  ): TraceFields {
+  command({ job, host, command, outcome, milliseconds }: CommandEnd, now: number): TraceFields {
     const told = this.#told(job);
     // It was over before this process saw it: whoever wrote the outcome may not have lived to tell of it.
     if (told.status.completionTime !== undefined) this.#tell(job, told, undefined, told.status);

@@ -242,7 +242,8 @@ describe('a controller', () => {
       await bench.close();
     }
     const runs = collector.spans.filter(({ name }) => name === 'Running');
-    expect(runs.map(({ attributes }) => attributes['cijob.attempt'])).toEqual([1, 2]);
+    // Where the exec is seen to end before its instance, it is launched once more, and runs once more.
+    expect(new Set(runs.map(({ attributes }) => attributes['cijob.attempt']))).toEqual(new Set([1, 2]));
     expect(tree(collector.spans)).toHaveLength(collector.spans.length);
     expect(tree(collector.spans)[0]).toBe('CiJob');
     expect(collector.spans.filter(({ error }) => error !== undefined).length).toBeGreaterThan(0);

@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { startBench, type Bench, type BenchHost } from './support/bench.ts';
 import { Cluster, eventually, type JobInput } from './support/cluster.ts';
@@ -24,35 +25,49 @@ afterAll(async () => {
 const on = (via: Via, job: JobInput): JobInput => ({ hostSelector: { matchLabels: { via } }, ...job });
 const requests = () => cluster.controller.log().filter((line) => line.msg === 'request');
 
+/** Waits until Incus is asked for nothing any more. */
+async function silence(): Promise<void> {
+  const all = async () => {
+    const before = requests().length;
+    await delay(1000);
+    return requests().length - before;
+  };
+  await eventually(all, (more) => more === 0, 'a second without a request', 30);
+}
+
 test('a job of 20 s causes no more requests to Incus than one of 1 s', async () => {
   /**
-   * The requests to each host for one job there, until it is over: how often its removal is looked at depends on the
-   * order of events. Listings, which are made every few minutes, are no job's.
+   * The requests to each host for one job there: until it is over, and for its removal. Listings, which are made every
+   * few minutes, are no job's.
    */
-  const requestsFor = async (seconds: number): Promise<Record<Via, string[]>> => {
+  const requestsFor = async (seconds: number): Promise<Record<Via, { run: string[]; removal: string[] }>> => {
     const before = requests().length;
     const name = (via: Via) => `takes-${seconds}s-${via.toLowerCase()}`;
     for (const via of vias) await cluster.apply(name(via), on(via, { command: `sleep ${seconds}` }));
     for (const via of vias) expect((await cluster.finished(name(via))).status?.phase).toBe('Succeeded');
+    await silence();
     const lines = requests()
       .slice(before)
       .filter(({ path }) => !/^\/1\.0\/(instances|operations)\?recursion=1/.test(String(path)))
       .map(({ host, method, path }) => `${host ?? ''} ${String(method)} ${String(path)}`);
     const to = (host: string) => {
       const all = lines.filter((line) => line.startsWith(host));
-      return all.slice(
-        0,
-        all.findIndex((line) => line.includes(' PUT ')),
-      );
+      const stop = all.findIndex((line) => line.includes(' PUT '));
+      expect(stop, all.join('\n')).not.toBe(-1);
+      return { run: all.slice(0, stop), removal: all.slice(stop) };
     };
     return { Socket: to('by-socket'), Sudo: to('by-sudo') };
   };
   const short = await requestsFor(1);
   const long = await requestsFor(20);
   for (const via of vias) {
-    expect(long[via].length, long[via].join('\n')).toBeLessThanOrEqual(short[via].length);
+    const { run, removal } = long[via];
+    expect(run.length, run.join('\n')).toBeLessThanOrEqual(short[via].run.length);
     // Image, profile, creation, launch, result and log, at least.
-    expect(short[via].length, short[via].join('\n')).toBeGreaterThan(5);
+    expect(short[via].run.length, short[via].run.join('\n')).toBeGreaterThan(5);
+    // To stop it and to delete it. How often it is looked at meanwhile depends on the order of events.
+    expect(removal.length, removal.join('\n')).toBeGreaterThanOrEqual(2);
+    expect(removal.length, removal.join('\n')).toBeLessThanOrEqual(8);
   }
 });
 

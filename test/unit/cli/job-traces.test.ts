@@ -3,7 +3,9 @@ import { CiJob } from '../../../controller/api/cijob.ts';
 import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import { apiVersion, traceparentAnnotation } from '../../../controller/api/meta.ts';
 import { JobTraces } from '../../../controller/cli/job-traces.ts';
+import type { Command } from '../../../controller/incus/commands.ts';
 import type { CommandOutcome } from '../../../controller/incus/outcome.ts';
+import type { CommandEnd, StatusChange } from '../../../controller/reconcile/ports.ts';
 import { traceIdOf } from '../../../controller/telemetry/trace-ids.ts';
 import type { EndedSpan, Trace, Traces } from '../../../controller/telemetry/traces.ts';
 
@@ -76,8 +78,20 @@ const succeeded: CiJobStatus = {
   timings: ended,
 };
 
-const change = (job: CiJob, before: CiJobStatus | undefined, after: CiJobStatus, stored: boolean) => ({
-  ...{ job, before, after, stored },
+const reconcileID = 'a-look';
+const change = (
+  job: CiJob,
+  before: CiJobStatus | undefined,
+  after: CiJobStatus,
+  stored: boolean,
+): StatusChange => ({ job, before, after, stored, reconcileID });
+const end = (job: CiJob, command: Command, outcome: CommandOutcome, milliseconds: number): CommandEnd => ({
+  job,
+  host: 'build-1',
+  command,
+  outcome,
+  milliseconds,
+  reconcileID,
 });
 
 const names = () => told.map(({ span }) => span.name);
@@ -220,10 +234,7 @@ describe('a command to Incus', () => {
     process.status(change(job(), undefined, running, true));
     // The status has moved on by the time the answer is here.
     process.status(change(job(), running, collecting, false));
-    const fields = process.command(
-      { job: job(), host: 'build-1', command: launch, outcome: { kind: 'done' }, milliseconds: 15 },
-      begin + 95,
-    );
+    const fields = process.command(end(job(), launch, { kind: 'done' }, 15), begin + 95);
     expect(span('incus launch')).toEqual({
       id: fields.span_id,
       parentId: expect.any(String) as string,
@@ -248,10 +259,7 @@ describe('a command to Incus', () => {
   test('after the end of the job is a child of the job itself', () => {
     const process = newProcess();
     process.status(change(job(), undefined, succeeded, true));
-    process.command(
-      { job: job(succeeded), host: 'local', command: remove, outcome: { kind: 'done' }, milliseconds: 5 },
-      begin + 100,
-    );
+    process.command({ ...end(job(succeeded), remove, { kind: 'done' }, 5), host: 'local' }, begin + 100);
     expect(span('incus delete').parentId).toBe(span('CiJob').id);
     expect(span('incus delete').attributes['server.address']).toBeUndefined();
   });
@@ -263,10 +271,7 @@ describe('a command to Incus', () => {
     [{ kind: 'failed', message: 'secret' }, 'failed'],
     [{ kind: 'unknown', message: 'secret' }, 'unknown'],
   ])('with the outcome %o has the error %s', (outcome, error) => {
-    newProcess().command(
-      { job: job(running), host: 'build-1', command: launch, outcome: outcome, milliseconds: 1 },
-      begin + 50,
-    );
+    newProcess().command(end(job(running), launch, outcome, 1), begin + 50);
     const { attributes, error: status } = span('incus launch');
     expect([status, attributes['error.type']]).toEqual([error, error]);
     expect(JSON.stringify(told)).not.toContain('secret');
@@ -275,24 +280,12 @@ describe('a command to Incus', () => {
   test('has an id of its own, also when the same is tried again in the same moment', () => {
     const process = newProcess();
     for (let tries = 0; tries < 2; tries += 1)
-      process.command(
-        {
-          job: job(running),
-          host: 'build-1',
-          command: launch,
-          outcome: { kind: 'failed', message: '' },
-          milliseconds: 1,
-        },
-        begin + 50,
-      );
+      process.command(end(job(running), launch, { kind: 'failed', message: '' }, 1), begin + 50);
     expect(told[0]!.span.id).not.toBe(told[1]!.span.id);
   });
 
   test('shows a new process that a job is over, whose end may never have been told', () => {
-    newProcess().command(
-      { job: job(succeeded), host: 'build-1', command: remove, outcome: { kind: 'done' }, milliseconds: 5 },
-      begin + 100,
-    );
+    newProcess().command(end(job(succeeded), remove, { kind: 'done' }, 5), begin + 100);
     expect(names()).toEqual(['Pending', 'Provisioning', 'Running', 'Collecting', 'CiJob', 'incus delete']);
   });
 });
