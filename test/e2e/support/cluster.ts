@@ -29,6 +29,12 @@ export interface ClusterOptions {
   hosts?: Readonly<Record<string, HostInput>>;
 }
 
+/** Shows what runs in a guest, what its init still has to do, and how far the runner got. */
+const guestTraces = `
+  for process in /proc/[0-9]*; do echo "\${process#/proc/} $(tr '\\0' ' ' <$process/cmdline)"; done
+  systemctl list-jobs
+  cd /var/lib/pikaci-incus-run && tail -n +1 claim result.json runner.log`;
+
 /** A cluster with the CRDs, one IncusHost `build-1` for the bench's host, and a controller that runs. */
 export class Cluster implements AsyncDisposable {
   readonly bench: Bench;
@@ -117,9 +123,35 @@ export class Cluster implements AsyncDisposable {
     return (await this.#api.get(`${group}/incushosts/${name}`)) as IncusHost;
   }
 
-  /** Waits until a job is as it should be, and returns it. */
-  reached(name: string, what: string, test: (job: CiJob) => boolean, seconds = 60): Promise<CiJob> {
-    return eventually(() => this.job(name), test, `cijob ${name}: ${what}`, seconds);
+  /** Waits until a job is as it should be, and returns it. One that does not get there is told with all its traces. */
+  async reached(name: string, what: string, test: (job: CiJob) => boolean, seconds = 60): Promise<CiJob> {
+    try {
+      return await eventually(() => this.job(name), test, `cijob ${name}: ${what}`, seconds);
+    } catch (error) {
+      const traces = await Promise.race([this.#tracesOf(name), delay(10_000, ['its guest does not answer'])]);
+      (error as Error).message += `\n${traces.join('\n')}`;
+      throw error;
+    }
+  }
+
+  /** What the controller's log and the guest tell of a job. */
+  async #tracesOf(name: string): Promise<string[]> {
+    const instance = (await this.find(name))?.status?.instance?.name ?? '';
+    const lines = this.controller
+      .log()
+      .filter(({ job, msg }) => job === `ci/${name}` || msg.startsWith('host '))
+      .slice(-40)
+      .map((line) => JSON.stringify(line));
+    const guests = this.bench.hosts.map(async ({ incus, project }) => {
+      if (!(await incus.instances(project)).includes(instance)) return [];
+      const operations = await incus.query(`/1.0/operations?recursion=1&project=${project}`);
+      const seen = await incus
+        .exec(project, instance, ['sh', '-c', guestTraces])
+        .catch((error: unknown) => error);
+      const { stdout, stderr } = seen as { stdout?: string; stderr?: string };
+      return [JSON.stringify(operations), `${stdout ?? String(seen)}${stderr ?? ''}`];
+    });
+    return [...lines, ...(await Promise.all(guests)).flat()];
   }
 
   /** Waits until an IncusHost is connected. */
@@ -199,10 +231,14 @@ export async function eventually<T>(
     const seen = await look();
     if (test(seen)) return seen;
     if (performance.now() > deadline) {
-      throw new Error(`not within ${seconds} s: ${what}. Last seen: ${JSON.stringify(seen, null, 1)}`);
+      throw new Error(`not within ${seconds} s: ${what}. Last seen: ${told(seen)}`);
     }
     await delay(50);
   }
+}
+
+function told(seen: unknown): string {
+  return JSON.stringify(seen, (key, value: unknown) => (key === 'managedFields' ? undefined : value), 1);
 }
 
 function list(items: readonly object[]): string {
