@@ -28,6 +28,11 @@ export interface Turns {
 
 /** How often everything is listed again, in case an event was lost, in milliseconds. */
 const relistInterval = 5 * 60_000;
+/**
+ * When everything is listed for the second time. Incus says that it sends events a moment before it does (it adds the
+ * listener after the upgrade to WebSocket): what happened between the first list and that moment is told by nobody.
+ */
+const secondLook = 2_000;
 
 /** One life of the connection to an Incus server: the link, the event stream, and the watch that both feed. */
 export class Session {
@@ -68,7 +73,7 @@ export class Session {
     this.#pipe = parts.pipe;
     this.#socket = parts.socket;
     this.#clock = clock;
-    this.watch = new Watch(this.client, inventory, events, () => this.close());
+    this.watch = new Watch(this.client, inventory, clock, events, () => this.close());
     const stream = readEvents(
       this.#socket,
       (event) => {
@@ -119,13 +124,16 @@ export class Session {
   /** Follows the server until the session ends, listing everything now and then. Returns why it ended. */
   async follow(): Promise<string> {
     let cancel = () => {};
-    const again = () => {
+    const lookAfter = (milliseconds: number) => {
       // Spread out, so that the hosts of an installation are not listed all at once.
-      cancel = this.#clock.after(relistInterval * (0.8 + 0.4 * Math.random()), () => {
-        this.watch.relist().then(again, () => this.close());
+      cancel = this.#clock.after(milliseconds * (0.8 + 0.4 * Math.random()), () => {
+        this.watch.relist().then(
+          () => lookAfter(relistInterval),
+          () => this.close(),
+        );
       });
     };
-    again();
+    lookAfter(secondLook);
     const why = await this.#ended;
     cancel();
     return why;

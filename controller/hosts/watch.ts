@@ -1,3 +1,4 @@
+import type { Clock } from '../clock.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { IncusError } from '../incus/errors.ts';
 import type { EndedOperation, InstanceView, Inventory } from '../incus/inventory.ts';
@@ -16,6 +17,8 @@ export interface WatchEvents {
 
 /** An instance that events keep coming about is read at most so often. */
 const refreshTries = 5;
+/** After how long an instance of which Incus could not tell what it is at is read again, in milliseconds. */
+const untoldPause = 2_000;
 
 /**
  * Keeps a host's inventory current over one connection: a list of everything, then events, and lists again. Once it
@@ -25,6 +28,7 @@ const refreshTries = 5;
 export class Watch {
   readonly #client: Pick<IncusClient, 'instances' | 'operations' | 'instance'>;
   readonly #inventory: Inventory;
+  readonly #clock: Clock;
   readonly #events: WatchEvents;
   /** Ends the connection, when what it still tells cannot be relied on. */
   readonly #giveUp: () => void;
@@ -32,16 +36,20 @@ export class Watch {
   /** Events that arrive while a list is on its way. They are applied on top of it. */
   #held: IncusEvent[] | undefined = [];
   #relisting: Promise<void> | undefined;
+  /** Instances that are to be read again, and how to call that off. */
+  readonly #untold = new Map<string, () => void>();
   #over = false;
 
   constructor(
     client: Pick<IncusClient, 'instances' | 'operations' | 'instance'>,
     inventory: Inventory,
+    clock: Clock,
     events: WatchEvents,
     giveUp: () => void,
   ) {
     this.#client = client;
     this.#inventory = inventory;
+    this.#clock = clock;
     this.#events = events;
     this.#giveUp = giveUp;
   }
@@ -94,6 +102,7 @@ export class Watch {
       if (this.#inventory.get(name) !== before && tries < refreshTries) continue;
       this.#inventory.put(name, instance);
       this.#compare(before);
+      this.#readAgainIfUntold(name);
       break;
     }
     this.#events.changed(name);
@@ -104,6 +113,8 @@ export class Watch {
     this.#over = true;
     for (const resolve of this.#waiting.values()) resolve(undefined);
     this.#waiting.clear();
+    for (const cancel of this.#untold.values()) cancel();
+    this.#untold.clear();
   }
 
   async #list(): Promise<void> {
@@ -117,6 +128,7 @@ export class Watch {
     this.#held = undefined;
     for (const event of held) this.#apply(event);
     for (const id of [...this.#waiting.keys()]) this.#settle(id, !this.#inventory.isRunning(id));
+    for (const { name } of this.#inventory.all()) this.#readAgainIfUntold(name);
     this.#events.changed(undefined);
   }
 
@@ -125,6 +137,16 @@ export class Watch {
     const after = before && this.#inventory.get(before.name);
     if (!after) return;
     for (const what of driftBetween(before, after)) this.#events.drifted(after.name, what);
+  }
+
+  /** Incus tells of a change, but not that it can tell again. */
+  #readAgainIfUntold(name: string): void {
+    if (this.#inventory.get(name)?.status !== 'Other' || this.#untold.has(name)) return;
+    const cancel = this.#clock.after(untoldPause, () => {
+      this.#untold.delete(name);
+      this.refresh(name).catch(() => this.#giveUp());
+    });
+    this.#untold.set(name, cancel);
   }
 
   async #read(name: string): Promise<Instance | undefined> {

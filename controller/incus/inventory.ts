@@ -5,7 +5,8 @@ import { instanceOf, operationEnded, type IncusEvent, type Instance, type Operat
 export interface InstanceView {
   readonly name: string;
   readonly type: Instance['type'];
-  readonly status: 'Running' | 'Stopped' | 'Other';
+  /** `Other`: on its way from one to another, or Incus could not tell (a container whose monitor is slow to answer). */
+  readonly status: 'Running' | 'Stopped' | 'Frozen' | 'Other';
   /** Whether it was ever started. One that was not is half made when nobody is making it. */
   readonly everStarted: boolean;
   /** Milliseconds since the epoch, by the host's clock, when it was last started; 0 when never. */
@@ -225,7 +226,7 @@ export class Inventory {
 function statusOf(status: string): InstanceView['status'] {
   // Ready is what Running becomes once the guest has announced that it is.
   if (status === 'Running' || status === 'Ready') return 'Running';
-  return status === 'Stopped' ? 'Stopped' : 'Other';
+  return status === 'Stopped' || status === 'Frozen' ? status : 'Other';
 }
 
 function view(instance: Instance): InstanceView {

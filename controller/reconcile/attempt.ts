@@ -107,8 +107,8 @@ function notRunning(
     const command: Command = { verb: 'delete', instance: instance.name, uid: job.metadata.uid };
     return { phase: 'Provisioning', ...again(job, observed, now, command, 'HalfMadeInstance') };
   }
-  // Paused: it may go on, until its time is up.
-  if (instance.status === 'Other' && !isOverdue(job, observed, now, patience))
+  // Paused, or something that passes: it may go on, until its time is up.
+  if (instance.status !== 'Stopped' && !isOverdue(job, observed, now, patience))
     return { wakeAt: deadline(job, observed, now, patience) };
   const { memory } = observed;
   if (memory.collected || memory.problem?.verb === 'collect') {

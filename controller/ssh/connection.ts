@@ -15,6 +15,8 @@ export interface SshOptions {
 }
 
 const stderrKept = 1024;
+/** How long a question may go unanswered on a connection that works, in milliseconds. */
+const answerTimeout = 30_000;
 /** How often the machine is asked for a sign of life, in milliseconds. */
 const pingInterval = 5_000;
 /** So many pings in a row without a single byte from the machine, and it has vanished. */
@@ -112,7 +114,7 @@ export class SshConnection {
         if (!error) resolve(channel);
         else this.#whyNotForwarded(socketPath).then(reject, reject);
       });
-    });
+    }, closeChannel);
   }
 
   /** Runs a command whose standard input and output are the stream. What it says on stderr ends up in the error. */
@@ -122,7 +124,7 @@ export class SshConnection {
         if (error) reject(new SshError('Unreachable', `"${command}" cannot be run: ${error.message}`));
         else resolve(withStderr(channel, command));
       });
-    });
+    }, closeChannel);
   }
 
   /**
@@ -177,18 +179,36 @@ export class SshConnection {
     });
   }
 
-  /** ssh2 throws at once on a closed client, and never answers when the connection dies meanwhile. */
-  #guarded<T>(ask: (resolve: (value: T) => void, reject: (error: Error) => void) => void): Promise<T> {
+  /**
+   * ssh2 throws at once on a closed client, and never answers when the connection dies meanwhile, nor when the machine does
+   * not: a mount may lead to a file system whose server is gone.
+   *
+   * @param discard what to do with an answer that comes too late
+   */
+  #guarded<T>(
+    ask: (resolve: (value: T) => void, reject: (error: Error) => void) => void,
+    discard: (late: T) => void = () => undefined,
+  ): Promise<T> {
     const { promise, resolve, reject } = Promise.withResolvers<T>();
+    let over = false;
     this.#waiting.add(reject);
+    const timer = setTimeout(() => {
+      reject(new SshError('Unreachable', `no answer within ${answerTimeout / 1000} s`));
+    }, answerTimeout);
     try {
-      ask(resolve, reject);
+      ask((value) => (over ? discard(value) : resolve(value)), reject);
     } catch (error) {
       reject(new SshError('Unreachable', (error as Error).message, { cause: error }));
     }
-    return promise.finally(() => this.#waiting.delete(reject));
+    return promise.finally(() => {
+      over = true;
+      clearTimeout(timer);
+      this.#waiting.delete(reject);
+    });
   }
 }
+
+const closeChannel = (channel: Duplex) => void channel.destroy();
 
 /**
  * Gives up a connection over which nothing comes any more, not even an answer to a ping: a peer that vanished without

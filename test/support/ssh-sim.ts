@@ -12,6 +12,8 @@ export interface SshPolicy {
   forbidForwarding: boolean;
   /** There is no SFTP subsystem. */
   noSftp: boolean;
+  /** Who asks for a stream to be forwarded hears neither yes nor no, until {@link SshSim.answer} is called. */
+  silent: boolean;
   /** sudo asks for a password. */
   sudoDenied: boolean;
   /** Sessions (commands and SFTP, not forwarded streams) that one connection may have at once, as in sshd_config. */
@@ -34,6 +36,7 @@ export class SshSim {
     refuseKey: false,
     forbidForwarding: false,
     noSftp: false,
+    silent: false,
     sudoDenied: false,
     maxSessions: 10,
   };
@@ -52,6 +55,7 @@ export class SshSim {
   readonly #publicKey: Buffer;
   readonly #server: ssh2.Server;
   readonly #clients = new Set<Connection>();
+  readonly #unanswered: (() => void)[] = [];
 
   private constructor(incus: IncusSim, options: SshSimOptions) {
     this.incus = incus;
@@ -85,6 +89,16 @@ export class SshSim {
   /** Connections that are open. */
   get connections(): number {
     return this.#clients.size;
+  }
+
+  /** How many wait for {@link answer}. */
+  get unanswered(): number {
+    return this.#unanswered.length;
+  }
+
+  /** Answers what was asked while {@link SshPolicy.silent}. */
+  answer(): void {
+    for (const answer of this.#unanswered.splice(0)) answer();
   }
 
   /** Cuts every connection at once, as a machine that crashes. */
@@ -128,8 +142,12 @@ export class SshSim {
       ): void;
     };
     streams.on('openssh.streamlocal', (accept, reject, { socketPath }) => {
-      if (this.policy.forbidForwarding || this.#socketGone(socketPath)) reject();
-      else join(accept(), this.incus.connect());
+      const answer = () => {
+        if (this.policy.forbidForwarding || this.#socketGone(socketPath)) reject();
+        else join(accept(), this.incus.connect());
+      };
+      if (this.policy.silent) this.#unanswered.push(answer);
+      else answer();
     });
   }
 

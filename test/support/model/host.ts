@@ -1,4 +1,5 @@
 import PQueue from 'p-queue';
+import type { Clock } from '../../../controller/clock.ts';
 import type { Host, HostOptions, HostState } from '../../../controller/hosts/host.ts';
 import { perform } from '../../../controller/hosts/perform.ts';
 import { Watch } from '../../../controller/hosts/watch.ts';
@@ -8,7 +9,7 @@ import { IncusError } from '../../../controller/incus/errors.ts';
 import { Inventory } from '../../../controller/incus/inventory.ts';
 import type { CommandOutcome } from '../../../controller/incus/outcome.ts';
 import type { IncusEvent, Operation } from '../../../controller/incus/schemas.ts';
-import { plain, type ModelIncus } from './incus.ts';
+import type { ModelIncus } from './incus.ts';
 import type { Wire } from './wire.ts';
 
 /** Which model of Incus a host's socket path leads to, by whom it is used, and over which wire. */
@@ -91,7 +92,7 @@ export class ModelHost implements Pick<
   /** Opens a session, as Session.open does: events first, then lists. */
   async connect(): Promise<void> {
     if (this.#closed || this.opening || this.#session) return;
-    const session: ModelSession = new ModelSession(this, (instance) => {
+    const session: ModelSession = new ModelSession(this, this.#options.clock, (instance) => {
       if (this.#session === session) this.#options.events.changed(this.name, instance);
     });
     this.opening = session;
@@ -139,13 +140,14 @@ export class ModelSession {
   readonly #host: ModelHost;
   readonly #listener: (event: IncusEvent) => void;
 
-  constructor(host: ModelHost, changed: (instance: string | undefined) => void) {
+  constructor(host: ModelHost, clock: Clock, changed: (instance: string | undefined) => void) {
     this.#host = host;
     this.#listener = (event) => this.events.push(event);
     host.socket.incus.listeners.add(this.#listener);
     this.watch = new Watch(
       this.client,
       host.inventory,
+      clock,
       { changed, lifecycle: () => undefined, drifted: () => undefined },
       () => this.close(),
     );
@@ -170,7 +172,7 @@ export class ModelSession {
           return ask(`launch the runner in ${name}`, () => incus.exec(name));
         return ask(`create ${body.name}`, () => incus.create(body));
       },
-      instance: (name: string) => ask(`read ${name}`, () => plain(incus.instance(name))),
+      instance: (name: string) => ask(`read ${name}`, () => incus.shown(incus.instance(name))),
       processes: (name: string) => ask(`probe ${name}`, () => (incus.instance(name).booted ? 7 : -1)),
       image: () => ask('ask for the image', () => ({ fingerprint: 'f'.repeat(64), type: incus.type })),
       hasProfile: () => Promise.resolve(true),

@@ -27,6 +27,8 @@ export class ModelIncus {
   readonly name: string;
   readonly type: 'container' | 'virtual-machine';
   up = true;
+  /** It cannot tell what its running instances are at. */
+  monitorsHang = false;
   readonly instances = new Map<string, ModelInstance>();
   /** Every instance ever made, also those deleted since. */
   readonly lives: ModelInstance[] = [];
@@ -46,7 +48,13 @@ export class ModelIncus {
   }
 
   list(): Instance[] {
-    return [...this.instances.values()].map(plain);
+    return [...this.instances.values()].map((instance) => this.shown(instance));
+  }
+
+  /** An instance as a list or a read shows it. */
+  shown({ name, type, status, config, devices, profiles, last_used_at }: ModelInstance): Instance {
+    const told = this.monitorsHang && status === 'Running' ? 'Error' : status;
+    return { name, type, status: told, config, devices, profiles, last_used_at };
   }
 
   instance(name: string): ModelInstance {
@@ -263,17 +271,4 @@ export class ModelIncus {
 
 function ending({ name }: ModelInstance): string {
   return `the command in ${name} comes to its end`;
-}
-
-/** An instance as it is listed. */
-export function plain({
-  name,
-  type,
-  status,
-  config,
-  devices,
-  profiles,
-  last_used_at,
-}: ModelInstance): Instance {
-  return { name, type, status, config, devices, profiles, last_used_at };
 }

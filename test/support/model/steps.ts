@@ -7,7 +7,7 @@ export type Step =
   | { do: 'go on'; count: number; seed: number }
   | { do: 'crash' | 'second leader' | 'cut' | 'relist' | 'lag' | 'lose an answer'; pick: number }
   | { do: 'swap events' | 'repeat an event'; pick: number }
-  | { do: 'kill incusd' | 'start incusd'; pick: number }
+  | { do: 'kill incusd' | 'start incusd' | 'hang monitors'; pick: number }
   | { do: 'cancel' | 'delete' | 'suspend' | 'resume'; pick: number }
   | { do: 'meddle'; what: 'stop' | 'delete' | 'restart'; pick: number }
   | { do: 'wait'; seconds: number };
@@ -90,7 +90,10 @@ const step: fc.Arbitrary<Step> = fc.oneof(
   },
   {
     weight: 2,
-    arbitrary: fc.record({ do: fc.constantFrom('kill incusd' as const, 'start incusd' as const), pick }),
+    arbitrary: fc.record({
+      do: fc.constantFrom('kill incusd' as const, 'start incusd' as const, 'hang monitors' as const),
+      pick,
+    }),
   },
   {
     weight: 2,

@@ -129,7 +129,10 @@ export class World {
   /** Leaves the world in peace, with one leader, until it rests. Returns whether it came to rest. */
   async calm(): Promise<boolean> {
     this.trace.push('-- from here on nothing goes wrong --');
-    for (const incus of this.incus) incus.up = true;
+    for (const incus of this.incus) {
+      incus.up = true;
+      incus.monitorsHang = false;
+    }
     for (const controller of this.controllers) controller.lagging = false;
     while (this.controllers.length > 1) this.#crash(this.controllers[0]!);
     for (const { key } of this.subjects) {
@@ -312,6 +315,13 @@ export class World {
         return;
       case 'start incusd':
         if (incus) incus.up = true;
+        return;
+      case 'hang monitors':
+        if (!incus) return;
+        incus.monitorsHang = !incus.monitorsHang;
+        say(
+          `${incus.name} ${incus.monitorsHang ? 'cannot tell' : 'can tell again'} what its instances are at`,
+        );
         return;
       case 'cancel':
       case 'delete':

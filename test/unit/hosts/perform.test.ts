@@ -1,5 +1,6 @@
 import PQueue from 'p-queue';
 import { expect, it } from 'vitest';
+import { systemClock } from '../../../controller/clock.ts';
 import { perform, type Ground } from '../../../controller/hosts/perform.ts';
 import { Watch } from '../../../controller/hosts/watch.ts';
 import type { IncusClient } from '../../../controller/incus/client.ts';
@@ -33,7 +34,7 @@ it('a launch that is refused has the guest looked at, and its stop named, though
   const ground: Ground = {
     client,
     link: { resolve: () => Promise.resolve(undefined) },
-    watch: new Watch(client, inventory, events, () => undefined),
+    watch: new Watch(client, inventory, systemClock, events, () => undefined),
     inventory,
     host: 'build-1',
     project: 'default',

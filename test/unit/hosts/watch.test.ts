@@ -1,7 +1,9 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
+import { systemClock, type Clock } from '../../../controller/clock.ts';
 import { Watch } from '../../../controller/hosts/watch.ts';
 import { Inventory } from '../../../controller/incus/inventory.ts';
 import type { IncusEvent, Instance, Operation } from '../../../controller/incus/schemas.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
 
 const instance = (name: string): Instance => ({
   name,
@@ -30,7 +32,7 @@ const ended = (id: string): IncusEvent => ({
 });
 
 /** A watch over a server whose answers come when the test says so. */
-function watch(inventory = new Inventory()) {
+function watch(inventory = new Inventory(), clock: Clock = systemClock, ask?: () => Promise<Instance>) {
   const list = Promise.withResolvers<Instance[]>();
   const read = Promise.withResolvers<Instance>();
   const changes: (string | undefined)[] = [];
@@ -38,11 +40,12 @@ function watch(inventory = new Inventory()) {
   const client = {
     instances: () => list.promise,
     operations: () => Promise.resolve([]),
-    instance: () => read.promise,
+    instance: ask ?? (() => read.promise),
   };
   const watch = new Watch(
     client,
     inventory,
+    clock,
     {
       changed: (name) => changes.push(name),
       lifecycle: () => undefined,
@@ -124,6 +127,24 @@ describe('the watch over a host', () => {
       'one ConfigChanged',
     ]);
     expect(await changedTo({ ...made, profiles: ['privileged'] })).toEqual(['one ConfigChanged']);
+  });
+
+  it('reads an instance again, of which Incus could not tell what it is at, until it can', async () => {
+    const clock = new ManualClock();
+    const answers = ['Error', 'Starting', 'Running', 'never asked'];
+    const read = () => Promise.resolve({ ...instance('one'), status: answers.shift()! });
+    const { watch: it, inventory, list, changes } = watch(new Inventory(), clock, read);
+    list.resolve([{ ...instance('one'), status: 'Error' }, instance('two')]);
+    await it.relist();
+    expect(inventory.get('one')?.status).toBe('Other');
+    for (const left of [3, 2, 1]) {
+      clock.advance(2_000);
+      await vi.waitUntil(() => changes.length === 5 - left);
+      expect(answers).toHaveLength(left);
+    }
+    expect(inventory.get('one')?.status).toBe('Running');
+    clock.advance(3600_000);
+    expect(answers).toEqual(['never asked']);
   });
 
   it('gives up when it cannot look again', async () => {
