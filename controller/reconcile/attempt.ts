@@ -10,6 +10,8 @@ import { config, infrastructure, verdictOf, type Verdict } from './verdict.ts';
 
 /** A command that keeps failing, or whose answer keeps getting lost, is given up after this many tries. */
 const tries = 5;
+/** What a command left cannot be had again, and is worth two minutes. */
+const triesToCollect = 8;
 const firstPause = 1_000;
 const probeInterval = 1_000;
 
@@ -229,7 +231,8 @@ function cancelled(job: CiJob, observed?: Observed): Verdict {
 function again(job: CiJob, observed: Observed, now: number, command: Command, reason: string): Step {
   const { problem } = observed.memory;
   if (problem?.verb !== command.verb) return { commands: at(job, command) };
-  if (problem.count >= tries) return { verdict: infrastructure(reason, problem.outcome.message) };
+  if (problem.count >= (command.verb === 'collect' ? triesToCollect : tries))
+    return { verdict: infrastructure(reason, problem.outcome.message) };
   const pauseEnds = problem.at + firstPause * 2 ** (problem.count - 1);
   return now < pauseEnds ? { wakeAt: pauseEnds } : { commands: at(job, command) };
 }

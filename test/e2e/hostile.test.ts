@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFailed, test } from 'vitest';
 import type { CiJobStatus } from '../../controller/api/cijob-status.ts';
 import { Tally } from './chaos-tally.ts';
 import { hostiles } from './hostile-guests.ts';
@@ -46,6 +46,7 @@ afterAll(async () => {
 
 describe('a guest whose', () => {
   test.for(Object.entries(hostiles))('%s ends as it must', async ([name, [, wanted]]) => {
+    onTestFailed(() => console.log(bench.host.incusd?.lastLines(50)));
     const { status } = await cluster.finished(name, 110);
     const seen = JSON.stringify(status);
     expect(status?.phase, seen).toBe(wanted.phase);

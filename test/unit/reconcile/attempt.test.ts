@@ -130,10 +130,12 @@ describe('an instance that does not run', () => {
     }
   });
 
-  it('may go on when it is paused, until its time is up', () => {
-    const paused = seen({ instance: anInstance({ status: 'Other' }), memory: { launchedAt: now } });
-    expect(next(running({ timeoutSeconds: 600 }), paused)).toMatchObject({ verbs: [], wakesAfter: limit });
-    expect(next(running({ timeoutSeconds: 600 }), paused, limit).verbs).toEqual(['collect on h']);
+  it('may go on when it is paused, or Incus cannot tell, until its time is up', () => {
+    for (const status of ['Frozen', 'Other'] as const) {
+      const paused = seen({ instance: anInstance({ status }), memory: { launchedAt: now } });
+      expect(next(running({ timeoutSeconds: 600 }), paused)).toMatchObject({ verbs: [], wakesAfter: limit });
+      expect(next(running({ timeoutSeconds: 600 }), paused, limit).verbs).toEqual(['collect on h']);
+    }
   });
 });
 
@@ -209,8 +211,8 @@ describe('a runner that ended without a result', () => {
 
   it('is not believed before its files were read, and given up when they never can be', () => {
     expect(ended(0, {}).verbs).toEqual(['collect on h']);
-    expect(ended(0, failed('collect', 4)).verdict).toBeUndefined();
-    expect(ended(0, failed('collect', 5)).verdict).toBe('Infrastructure ResultUnreadable');
+    expect(ended(0, failed('collect', 7)).verdict).toBeUndefined();
+    expect(ended(0, failed('collect', 8)).verdict).toBe('Infrastructure ResultUnreadable');
   });
 });
 
