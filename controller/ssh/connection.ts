@@ -1,6 +1,7 @@
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import ssh2, { type ClientChannel, type ServerHostKeyAlgorithm, type SFTPWrapper } from 'ssh2';
+import { ChannelStream } from './channel-stream.ts';
 import { SshError } from './errors.ts';
 import { algorithmsFor, isPinned, parseHostKey } from './host-keys.ts';
 
@@ -111,10 +112,10 @@ export class SshConnection {
   forward(socketPath: string): Promise<Duplex> {
     return this.#guarded((resolve, reject) => {
       this.#client.openssh_forwardOutStreamLocal(socketPath, (error, channel) => {
-        if (!error) resolve(channel);
+        if (!error) resolve(new ChannelStream(channel));
         else this.#whyNotForwarded(socketPath).then(reject, reject);
       });
-    }, closeChannel);
+    }, closeStream);
   }
 
   /** Runs a command whose standard input and output are the stream. What it says on stderr ends up in the error. */
@@ -124,7 +125,7 @@ export class SshConnection {
         if (error) reject(new SshError('Unreachable', `"${command}" cannot be run: ${error.message}`));
         else resolve(withStderr(channel, command));
       });
-    }, closeChannel);
+    }, closeStream);
   }
 
   /**
@@ -208,7 +209,7 @@ export class SshConnection {
   }
 }
 
-const closeChannel = (channel: Duplex) => void channel.destroy();
+const closeStream = (stream: Duplex) => void stream.destroy();
 
 /**
  * Gives up a connection over which nothing comes any more, not even an answer to a ping: a peer that vanished without
@@ -233,15 +234,16 @@ function watch(socket: Socket): void {
  * command once the channel's window is full.
  */
 function withStderr(channel: ClientChannel, command: string): Duplex {
+  const stream = new ChannelStream(channel);
   let said = '';
   channel.stderr.on('data', (chunk: Buffer) => {
     if (said.length < stderrKept) said += chunk.toString('utf8').slice(0, stderrKept);
   });
   channel.on('exit', (code: number | null) => {
     if (code === 0) return;
-    channel.emit('error', new SshError('SudoRefused', `"${command}": ${said.trim() || `exit code ${code}`}`));
+    stream.destroy(new SshError('SudoRefused', `"${command}": ${said.trim() || `exit code ${code}`}`));
   });
-  return channel;
+  return stream;
 }
 
 function explain(error: Error & { level?: string }, where: string, refusedKey: Buffer | undefined): SshError {

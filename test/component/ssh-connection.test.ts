@@ -2,20 +2,40 @@ import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { openLink, type Link } from '../../controller/hosts/link.ts';
+import { HttpPipe } from '../../controller/incus/http.ts';
 import { FarHost } from '../support/far-host.ts';
 
-/* A connection that works, to a machine that does not answer. */
+/* What becomes of requests over a connection when the other side lets them down. */
 
 let far: FarHost;
 let link: Link;
+let pipe: HttpPipe;
 beforeEach(async () => {
   far = await FarHost.start();
   link = await openLink(far.resource.spec.connection, () => Promise.resolve(far.machine.privateKey));
+  pipe = new HttpPipe(() => link.dial(), 8);
 });
 afterEach(async () => {
   vi.useRealTimers();
+  pipe.close();
   link.close();
   await far[Symbol.asyncDispose]();
+});
+
+const ask = () => pipe.request({ method: 'GET', path: '/1.0', maxBytes: 100_000, timeout: 30_000 });
+
+test('streams that Incus has closed, because nothing was asked on them, are not used again', async () => {
+  await Promise.all(Array.from({ length: 8 }, ask));
+  far.incus.cutConnections();
+  await expect.poll(() => far.incus.connections).toBe(0);
+  for (let count = 0; count < 8; count += 1) expect(await ask()).toMatchObject({ status: 200 });
+});
+
+test('a request is not waited for on a connection that has been cut', async () => {
+  await ask();
+  far.machine.cut();
+  await link.closed;
+  await expect(ask()).rejects.toMatchObject({ kind: 'Unknown' });
 });
 
 test('a stream that is neither opened nor refused is given up, and one that comes too late is closed', async () => {

@@ -48,9 +48,9 @@ export class IncusServer {
     return runOk('incus', args, { ...options, env: { ...options.env, ...this.env } });
   }
 
-  /** `incus query PATH`: the metadata of the answer. */
-  async query(path: string): Promise<unknown> {
-    return JSON.parse(await this.incusOk(['query', path]));
+  /** The metadata of a GET's answer. */
+  query(path: string): Promise<unknown> {
+    return this.ask('GET', path);
   }
 
   /**

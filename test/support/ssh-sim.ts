@@ -138,13 +138,13 @@ export class SshSim {
     const streams = client as unknown as {
       on(
         event: 'openssh.streamlocal',
-        listener: (accept: () => Duplex, reject: () => void, info: { socketPath: string }) => void,
+        listener: (accept: () => ServerChannel, reject: () => void, info: { socketPath: string }) => void,
       ): void;
     };
     streams.on('openssh.streamlocal', (accept, reject, { socketPath }) => {
       const answer = () => {
         if (this.policy.forbidForwarding || this.#socketGone(socketPath)) reject();
-        else join(accept(), this.incus.connect());
+        else forwardTo(accept(), this.incus.connect());
       };
       if (this.policy.silent) this.#unanswered.push(answer);
       else answer();
@@ -225,6 +225,16 @@ export function end(channel: ServerChannel, code: number, stderr = ''): void {
   channel.exit(code);
   channel.end();
   channel.close();
+}
+
+/** As sshd forwards: when the other side closes, it says that nothing more comes, and waits for the client to close. */
+function forwardTo(channel: ServerChannel, other: Duplex): void {
+  other.pipe(channel, { end: false });
+  channel.pipe(other);
+  other.on('error', () => channel.eof());
+  other.once('close', () => channel.eof());
+  channel.on('error', () => other.destroy());
+  channel.once('close', () => other.destroy());
 }
 
 function join(one: Duplex, other: Duplex): void {

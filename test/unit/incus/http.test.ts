@@ -67,6 +67,20 @@ describe('a request over a stream', () => {
     expect(streams).toHaveLength(1);
   });
 
+  it('does not use one that the server may be about to close, as nothing was asked on it for so long', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    const { ask, streams } = serving((_request, response) => response.end('{}'));
+    const after = async (milliseconds: number) => {
+      vi.advanceTimersByTime(milliseconds);
+      await ask();
+      return streams.length;
+    };
+    expect([await after(0), await after(19_999), await after(19_999), await after(20_000)]).toEqual([
+      1, 1, 1, 2,
+    ]);
+    expect(streams[0]?.destroyed).toBe(true);
+  });
+
   it('waits for its turn where no more streams may be open at once, and gets it whatever became of the others', async () => {
     const { ask, mostOpen } = serving((request, response) => {
       setImmediate(() => {
