@@ -31,7 +31,7 @@ export interface HttpReply {
  * incusd closes a stream over which nothing was asked for thirty seconds (measured on 6.0.4). One that it may be about to
  * close is not used any more, as nobody could tell whether a request on it was still taken. In milliseconds.
  */
-const longestIdle = 20_000;
+export const longestIdle = 20_000;
 
 /** HTTP and WebSocket over streams that `dial` opens, kept alive between requests. */
 export class HttpPipe {

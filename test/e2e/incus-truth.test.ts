@@ -1,7 +1,9 @@
+import { once } from 'node:events';
 import { mkdir, symlink } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { longestIdle } from '../../controller/incus/http.ts';
 import { speakTo } from '../support/incus-endpoint.ts';
 import { scenarios } from '../support/incus-scenarios/all.ts';
 import { killScenario } from '../support/incus-scenarios/kill.ts';
@@ -43,6 +45,16 @@ beforeAll(async () => {
 afterAll(async () => {
   await incusd.stop();
   await clearAway(directory);
+});
+
+test('a connection over which nothing is asked is closed, but not before the controller would no longer use it', async () => {
+  const idle = connect(incusd.socketPath);
+  idle.write('GET /1.0 HTTP/1.1\r\nhost: incus\r\n\r\n');
+  await once(idle, 'data');
+  const since = performance.now();
+  idle.resume();
+  await once(idle, 'end');
+  expect(performance.now() - since).toBeGreaterThan(longestIdle);
 });
 
 describe('the real Incus does what the simulated one is made to do', () => {
