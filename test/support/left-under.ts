@@ -16,8 +16,10 @@ export async function processesUnder(dir: string): Promise<{ pid: number; comman
       const command = (await read('cmdline')).replaceAll('\0', ' ').trim();
       const mentions = command.includes(dir) || (await read('environ')).includes(dir);
       const mounts = await readlink(`/proc/${pid}/ns/mnt`).catch(() => ownMounts);
-      // In a container the directory is not a mount point but the origin (fourth field) of the root.
-      const inside = mounts !== ownMounts && (await read('mountinfo')).includes(` ${dir}/`);
+      // In a container the directory is not a mount point but the origin of the root. (As a mount point it also stands in
+      // whatever was just given mounts of its own, and those of the machine with them.)
+      const origins = (await read('mountinfo')).split('\n').map((line) => line.split(' ')[3]);
+      const inside = mounts !== ownMounts && origins.some((origin) => origin?.startsWith(`${dir}/`));
       return mentions || inside ? { pid, command } : undefined;
     }),
   );
