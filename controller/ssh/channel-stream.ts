@@ -12,8 +12,10 @@ export class ChannelStream extends Duplex {
   constructor(channel: ClientChannel) {
     super({ allowHalfOpen: false });
     this.#channel = channel;
+    // Whoever has no use for it just then is not to die of it.
+    this.on('error', () => undefined);
     channel.on('data', (chunk: Buffer) => {
-      if (!this.push(chunk)) channel.pause();
+      if (!this.push(chunk) && !this.destroyed) channel.pause();
     });
     channel.once('end', () => this.push(null));
     channel.on('error', (error: Error) => this.destroy(error));

@@ -174,8 +174,13 @@ export class SshConnection {
   #openSftp(): Promise<SFTPWrapper> {
     return this.#guarded((resolve, reject) => {
       this.#client.sftp((error, sftp) => {
-        if (error) reject(new SshError('SftpUnavailable', `sshd offers no SFTP: ${error.message}`));
-        else resolve(sftp);
+        if (error) {
+          reject(new SshError('SftpUnavailable', `sshd offers no SFTP: ${error.message}`));
+          return;
+        }
+        // Its process over there may be killed. What the connection is then still good for is less than a new one.
+        sftp.once('close', () => this.close());
+        resolve(sftp);
       });
     });
   }

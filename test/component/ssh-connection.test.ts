@@ -38,6 +38,12 @@ test('a request is not waited for on a connection that has been cut', async () =
   await expect(ask()).rejects.toMatchObject({ kind: 'Unknown' });
 });
 
+test('a connection whose SFTP has gone is given up, for one that has all', async () => {
+  await expect(link.resolve('/var')).resolves.toMatchObject({ directory: true });
+  far.machine.killSftp();
+  await expect(link.closed).resolves.toBe('the connection was closed');
+});
+
 test('a stream that is neither opened nor refused is given up, and one that comes too late is closed', async () => {
   vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
   far.machine.policy.silent = true;

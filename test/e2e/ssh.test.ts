@@ -5,7 +5,7 @@ import type { IncusHost } from '../../controller/api/incushost.ts';
 import { runOk } from '../support/command.ts';
 import { clearAway } from '../support/left-under.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
-import { startBench, type Bench } from './support/bench.ts';
+import { addSource, startBench, type Bench } from './support/bench.ts';
 import { Cluster, eventually } from './support/cluster.ts';
 import { hostManifests, keySecret, type HostInput } from './support/hosts.ts';
 
@@ -181,6 +181,14 @@ describe.each([
     expect(await host().sshd.cutConnections()).toBeGreaterThan(0);
     for (const name of names) expect((await cluster.finished(name)).status).toMatchObject(ranOnce);
     expect(await cluster.instances(host())).toEqual([]);
+  });
+
+  test('in the part that follows links is made again whole', async () => {
+    const source = await addSource(host(), 'snapshot', { hello: 'hello' });
+    expect(await host().sshd.killSftp()).toBe(1);
+    const name = `mounts-${via.toLowerCase()}`;
+    await cluster.apply(name, { ...on, command: 'test -e hello', mounts: [{ name: 'snapshot', source }] });
+    expect((await cluster.finished(name)).status).toMatchObject({ phase: 'Succeeded', attempt: 1 });
   });
 
   test('and whose key was replaced meanwhile is made again with the new key', async () => {

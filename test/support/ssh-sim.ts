@@ -1,6 +1,12 @@
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
-import ssh2, { type AuthContext, type Connection, type ServerChannel, type Session } from 'ssh2';
+import ssh2, {
+  type AuthContext,
+  type Connection,
+  type ServerChannel,
+  type Session,
+  type SFTPWrapper,
+} from 'ssh2';
 import type { IncusSim } from './incus-sim/sim.ts';
 import { serveSftp } from './ssh-sim-sftp.ts';
 
@@ -56,6 +62,7 @@ export class SshSim {
   readonly #server: ssh2.Server;
   readonly #clients = new Set<Connection>();
   readonly #unanswered: (() => void)[] = [];
+  readonly #sftps = new Set<SFTPWrapper>();
 
   private constructor(incus: IncusSim, options: SshSimOptions) {
     this.incus = incus;
@@ -99,6 +106,12 @@ export class SshSim {
   /** Answers what was asked while {@link SshPolicy.silent}. */
   answer(): void {
     for (const answer of this.#unanswered.splice(0)) answer();
+  }
+
+  /** Ends the processes that serve SFTP. Their connections go on. */
+  killSftp(): void {
+    for (const sftp of this.#sftps) sftp.end();
+    this.#sftps.clear();
   }
 
   /** Cuts every connection at once, as a machine that crashes. */
@@ -184,8 +197,13 @@ export class SshSim {
       end(channel, 127, `bash: line 1: ${command.split(' ')[0] ?? ''}: command not found\n`);
     });
     session.on('sftp', (accept, reject) => {
-      if (this.policy.noSftp) reject();
-      else serveSftp(accept(), this.incus.host);
+      if (this.policy.noSftp) {
+        reject();
+        return;
+      }
+      const sftp = accept();
+      this.#sftps.add(sftp);
+      serveSftp(sftp, this.incus.host);
     });
   }
 

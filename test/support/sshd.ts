@@ -105,6 +105,15 @@ export class Sshd implements AsyncDisposable {
     return Math.ceil(sessions / 2);
   }
 
+  /** Kills what serves SFTP, as the machine may that runs out of memory. Connections go on. Returns how many it was. */
+  async killSftp(): Promise<number> {
+    const pids = await descendants(this.#daemon.pid, 'sshd');
+    const commands = await Promise.all(pids.map((pid) => readFile(`/proc/${pid}/cmdline`, 'utf8')));
+    const serving = pids.filter((_, index) => commands[index]?.includes('internal-sftp'));
+    for (const pid of serving) process.kill(pid, 'SIGKILL');
+    return serving.length;
+  }
+
   /** Every connection falls silent, without being closed: what is sent waits, and comes when they are thawed. */
   async freezeConnections(): Promise<void> {
     await this.#signalSessions('SIGSTOP');
