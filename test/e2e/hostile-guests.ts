@@ -21,8 +21,11 @@ const infrastructure = (...reasons: string[]): Ending => ({
   class: 'Infrastructure',
   reasons,
 });
-/** As the guest itself tells. */
-const timeout: Ending = { phase: 'Failed', class: 'Timeout', exitCode: 124 };
+/**
+ * By the guest's own limit, or by the host's thirty seconds later, whichever comes first on this machine. That the guest
+ * itself ends them is tested where nobody else waits (guest/limits.test.ts).
+ */
+const timeout: Ending = { phase: 'Failed', class: 'Timeout' };
 const invalid = infrastructure('ResultInvalid');
 /** There is no result: a second launch finds that the command was begun and is gone, and says so. */
 const noResult = infrastructure('BootstrapFailed', 'RunnerVanished');
