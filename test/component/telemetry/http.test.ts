@@ -49,7 +49,7 @@ describe('the telemetry server', () => {
     const series = (text: string) =>
       text
         .split('\n')
-        .filter((line) => line !== '' && !/^(#|nodejs_active_)/.test(line))
+        .filter((line) => line !== '' && !/^(#|nodejs_active_|nodejs_gc_)/.test(line))
         .map((line) => /^[^ {]+(\{[^}]*\})?/.exec(line)?.[0])
         .sort();
 

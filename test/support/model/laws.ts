@@ -2,6 +2,7 @@ import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
 import { findCondition, isTrue } from '../../../controller/api/conditions.ts';
 import { instanceName } from '../../../controller/reconcile/names.ts';
 import { isInfrastructure } from './guest.ts';
+import type { ModelInstance } from './incus.ts';
 import type { Subject, World } from './world.ts';
 
 /** Answers that a job loses before it may say that the infrastructure failed it. */
@@ -125,11 +126,19 @@ function outcome({ conditions, failure, exitCode }: CiJobStatus): string | undef
   return end && `${end.type} ${failure?.reason ?? ''} ${exitCode ?? ''}`;
 }
 
-/** Nothing of a job that is over stays on any host. */
+/**
+ * Nothing of a job that is over stays on any host. Only what is made at the request of a dead controller, after another
+ * has let the job go, is seen too late for that: it is an orphan, which is swept up (orphan-sweep.ts).
+ */
 function leftOver(world: World): string[] {
+  const uids = new Set([...world.api.jobs.values()].map(({ metadata }) => metadata.uid));
+  const isOrphan = ({ name, config }: ModelInstance) =>
+    world.madeByTheDead.has(name) && !uids.has(config['user.cijob.uid'] ?? '');
   return world.incus.flatMap(({ name, instances }) =>
-    [...instances.values()].map(
-      (instance) => `${instance.name} of ${instance.config['user.cijob.name'] ?? ''} is left on ${name}`,
-    ),
+    [...instances.values()]
+      .filter((instance) => !isOrphan(instance))
+      .map(
+        (instance) => `${instance.name} of ${instance.config['user.cijob.name'] ?? ''} is left on ${name}`,
+      ),
   );
 }

@@ -112,6 +112,9 @@ export class World {
     return fates.some(({ kind }) => kind === 'never boots') ? 10 : 300;
   }
 
+  /** Instances that a controller asked for whose request arrived when it was dead. */
+  readonly madeByTheDead = new Set<string>();
+
   /** Takes one step of a schedule. */
   async take(step: Step): Promise<void> {
     if (step.do === 'go on') {
@@ -218,7 +221,14 @@ export class World {
               words: `${message.sender} hears back: ${message.words}${message.error}`,
               run: () => message.answer(),
             }
-          : { words: `arrives from ${message.sender}: ${message.words}`, run: () => message.arrive() },
+          : {
+              words: `arrives from ${message.sender}: ${message.words}`,
+              run: () => {
+                const [, made] = /^create (\S+) /.exec(message.words) ?? [];
+                if (message.abandoned && made !== undefined) this.madeByTheDead.add(made);
+                message.arrive();
+              },
+            },
       );
     }
     for (const incus of this.incus) {
