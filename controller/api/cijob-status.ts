@@ -76,6 +76,20 @@ export const CiJobStatus = z.object({
     .describe(
       'When the job began to wait for a slot: what queueTimeoutSeconds counts from. Not while it is suspended.',
     ),
+  queue: z
+    .object({
+      position: z
+        .int()
+        .min(1)
+        .max(Number.MAX_SAFE_INTEGER)
+        .describe('Its place, from 1: the next to be admitted.'),
+      length: z.int().min(1).max(Number.MAX_SAFE_INTEGER).describe('How many jobs wait, this one included.'),
+      asOf: time.describe('When this was so. A new place is written once a minute at most.'),
+    })
+    .optional()
+    .describe(
+      'Where the job stands among those that wait for a slot, as of some moment. Only while it waits.',
+    ),
   startTime: time.optional().describe('When the job was admitted.'),
   completionTime: time.optional().describe('When the outcome was known.'),
   duration: z.string().max(32).optional().describe('How long the command ran, for people: 1m32s.'),

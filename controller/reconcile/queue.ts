@@ -1,10 +1,13 @@
 import type { CiJob } from '../api/cijob.ts';
-import type { Observed, Patience } from './observed.ts';
+import { findCondition } from '../api/conditions.ts';
+import type { Admission, Observed, Patience } from './observed.ts';
 import { no, type Step } from './step.ts';
 import { config } from './verdict.ts';
 
-/** How often a job that waits has its place in the queue told anew, in milliseconds. */
-const positionInterval = 60_000;
+/** The least time for which a status shows one place in the queue, and the words that go with it; in milliseconds. */
+export const placeInterval = 60_000;
+/** The least time for which a status shows one reason to wait, should it come and go; in milliseconds. */
+export const reasonInterval = 10_000;
 
 /** The part of the plan for a job that holds no slot. */
 export function planQueue(job: CiJob, observed: Observed, now: number, patience: Patience): Step {
@@ -12,6 +15,7 @@ export function planQueue(job: CiJob, observed: Observed, now: number, patience:
     return {
       phase: 'Pending',
       queuedAt: undefined,
+      queue: undefined,
       conditions: {
         Admitted: no('Suspended', 'spec.suspend is true: set it to false to have the job admitted'),
       },
@@ -31,12 +35,31 @@ export function planQueue(job: CiJob, observed: Observed, now: number, patience:
   if (giveUpAt !== undefined && now >= giveUpAt) {
     return { verdict: config('QueueTimeout', `no host had a free slot within ${timeout} s`) };
   }
-  const place = `place ${admission.position} of ${admission.length} in the queue`;
+  return { phase: 'Pending', queuedAt, ...shown(job, admission, now, giveUpAt ?? Infinity) };
+}
+
+/**
+ * What a job that waits shows. A place changes whenever any job comes or goes, and each that is shown costs a write: so
+ * the one that the status shows stands for a while, and it is the status that says since when.
+ */
+function shown(
+  { status }: CiJob,
+  { reason, message, position, length }: Extract<Admission, { kind: 'waiting' }>,
+  now: number,
+  giveUpAt: number,
+): Step {
+  const claim = no(reason, `${message}; place ${position} of ${length} in the queue`);
+  const before = findCondition(status?.conditions, 'Admitted');
+  const asOf = Date.parse(status?.queue?.asOf ?? '');
+  const stands = before?.reason === reason ? placeInterval : reasonInterval;
+  // A time that is still to come is of another clock, and says nothing.
+  const held = asOf <= now && now < asOf + stands;
+  const same = before?.reason === reason && before.message === claim.message && status?.queue !== undefined;
+  if (same || held) return { wakeAt: Math.min(giveUpAt, same ? now + placeInterval : asOf + stands) };
   return {
-    phase: 'Pending',
-    queuedAt,
-    conditions: { Admitted: no(admission.reason, `${admission.message}; ${place}`) },
-    wakeAt: Math.min(giveUpAt ?? Infinity, now + positionInterval),
+    queue: { position, length, asOf: now },
+    conditions: { Admitted: claim },
+    wakeAt: Math.min(giveUpAt, now + placeInterval),
   };
 }
 

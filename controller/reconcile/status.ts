@@ -28,6 +28,8 @@ export function statusAfter(job: CiJob, step: Step, observed: Observed, now: num
   }
   if (step.queuedAt !== undefined) draft.set({ queuedAt: new Date(step.queuedAt).toISOString() });
   else if ('queuedAt' in step) draft.unset('queuedAt');
+  if (step.queue) draft.set({ queue: { ...step.queue, asOf: new Date(step.queue.asOf).toISOString() } });
+  else if ('queue' in step) draft.unset('queue');
   if (step.admittedTo !== undefined) admit(draft, job, step.admittedTo, time);
   if (step.phase) draft.phase(step.phase);
   if (step.verdict) conclude(draft, job, step.verdict, observed, time);
@@ -69,6 +71,7 @@ function admit(draft: Draft, job: CiJob, host: string, time: string): void {
     instance: { name: instanceName(job.metadata.uid, attempt) },
     startTime: draft.status.startTime ?? time,
   });
+  draft.unset('queue');
   draft.condition('Admitted', yes('SlotGranted', `host ${host} has a slot for the job`));
 }
 
@@ -111,6 +114,7 @@ function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed
     ...(artifacts ? { artifacts } : {}),
     ...(ended ? { duration: ended } : {}),
   });
+  draft.unset('queue');
   draft.drop('Reconciling');
   if (verdict.passed) {
     draft.phase('Succeeded');

@@ -15,6 +15,8 @@ export interface Step {
   needsSlot?: boolean;
   /** Since when the job waits for a slot, in milliseconds since the epoch; undefined when it does not want one now. */
   queuedAt?: number | undefined;
+  /** Its place among the jobs that wait, and when it had that; undefined when it does not wait. */
+  queue?: { position: number; length: number; asOf: number } | undefined;
   imageFingerprint?: string;
   conditions?: Partial<Record<CiJobCondition, ConditionClaim>>;
   /** Set while the job waits for something that is not in its own hands: a host out of sight. */

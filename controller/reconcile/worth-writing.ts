@@ -3,8 +3,6 @@ import type { CiJobStatus } from '../api/cijob-status.ts';
 
 /** A boot that takes longer than this is shown, at the price of a write; in milliseconds. */
 const longBoot = 15_000;
-/** The least time between two writes that only tell a new place in the queue; in milliseconds. */
-const queueInterval = 60_000;
 
 /**
  * Whether a status must be written now. Every write costs the API server, so steps that pass quickly travel with the
@@ -31,20 +29,12 @@ export function worthWriting(stored: CiJobStatus | undefined, planned: CiJobStat
     const since = planned.timings?.at(-1)?.startedAt;
     return since !== undefined && now - Date.parse(since) >= longBoot;
   }
-  return placeMoved(stored, planned, now);
+  // The plan lets a place stand for its time (queue.ts).
+  return planned.phase === 'Pending' && stored.queue?.asOf !== planned.queue?.asOf;
 }
 
 function turned(stored: CiJobStatus, planned: CiJobStatus, type: string): boolean {
   const before = findCondition(stored.conditions, type);
   const after = findCondition(planned.conditions, type);
   return before?.status !== after?.status || before?.reason !== after?.reason;
-}
-
-/** Whether the place in the queue has changed, and was last told long enough ago. */
-function placeMoved(stored: CiJobStatus, planned: CiJobStatus, now: number): boolean {
-  const before = findCondition(stored.conditions, 'Admitted');
-  const after = findCondition(planned.conditions, 'Admitted');
-  if (planned.phase !== 'Pending' || before?.message === after?.message) return false;
-  const told = Math.max(0, ...(stored.timings ?? []).map((timing) => Date.parse(timing.startedAt)));
-  return Math.floor((now - told) / queueInterval) > 0 && before !== undefined;
 }

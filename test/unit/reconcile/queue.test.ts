@@ -1,9 +1,15 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CiJob, type CiJobSpec } from '../../../controller/api/cijob.ts';
 import type { CiJobStatus } from '../../../controller/api/cijob-status.ts';
+import { findCondition } from '../../../controller/api/conditions.ts';
 import { defaultPatience, type Admission } from '../../../controller/reconcile/observed.ts';
 import { planQueue } from '../../../controller/reconcile/queue.ts';
-import { seen } from './fixtures.ts';
+import { statusAfter } from '../../../controller/reconcile/status.ts';
+import type { Step } from '../../../controller/reconcile/step.ts';
+import { config } from '../../../controller/reconcile/verdict.ts';
+import { worthWriting } from '../../../controller/reconcile/worth-writing.ts';
+import { aJob, seen } from './fixtures.ts';
 
 const created = Date.parse('2026-01-01T00:00:00Z');
 const waiting = { kind: 'waiting', reason: 'NoFreeSlot', message: 'full', position: 1, length: 1 } as const;
@@ -34,6 +40,116 @@ const lost = (times: number): CiJobStatus => ({
     message: '',
     finishedAt: new Date(created).toISOString(),
   })),
+});
+
+/** A job that waits: each look plans, and writes what is worth it, as the reconciler does. */
+class Waiting {
+  readonly writes: { at: number; reason: string; message: string }[] = [];
+  #now = created;
+  #stored: CiJobStatus | undefined;
+  #draft: CiJobStatus | undefined;
+
+  /** @param crashes whether another controller looks, that knows only what was written. */
+  look(admission: Partial<Admission & { kind: 'waiting' }>, after = 0, crashes = false): CiJobStatus {
+    this.#now += after;
+    if (crashes) this.#draft = this.#stored;
+    const job = { ...aJob(), ...(this.#draft ? { status: this.#draft } : {}) };
+    const observed = seen({ host: undefined, admission: { ...waiting, ...admission } });
+    const step = planQueue(job, observed, this.#now, defaultPatience);
+    this.#draft = statusAfter(job, step, observed, this.#now);
+    if (worthWriting(this.#stored, this.#draft, this.#now)) {
+      this.#stored = this.#draft;
+      const { reason = '', message = '' } = findCondition(this.#draft.conditions, 'Admitted') ?? {};
+      this.writes.push({ at: this.#now, reason, message });
+    }
+    return this.#draft;
+  }
+
+  /** Milliseconds between one write and the next. */
+  get pauses(): number[] {
+    return this.writes.slice(1).map(({ at }, index) => at - (this.writes[index]?.at ?? 0));
+  }
+}
+
+describe('the place of a job that waits', () => {
+  it('is written a minute after the last that was written, however often it changes and however long it waits', () => {
+    const job = new Waiting();
+    for (let second = 0; second <= 600; second += 1)
+      job.look({ position: 700 - second, length: 700 }, second === 0 ? 0 : 1000);
+    expect(job.pauses).toEqual(Array(10).fill(60_000));
+    expect(job.look({ position: 99, length: 700 })).toMatchObject({
+      queue: { position: 100, length: 700, asOf: new Date(created + 600_000).toISOString() },
+    });
+  });
+
+  it('is written at once when the one that is shown has stood for a minute', () => {
+    const job = new Waiting();
+    job.look({ position: 3 });
+    job.look({ position: 3 }, 61_000);
+    job.look({ position: 2 }, 500);
+    expect(job.pauses).toEqual([61_500]);
+  });
+
+  it('waits for its minute also when another controller has taken over, and whatever its words say', () => {
+    const job = new Waiting();
+    job.look({ position: 3 });
+    job.look({ position: 2 }, 30_000, true);
+    job.look({ position: 2, message: 'host-b uses 1 of 2 slots' }, 29_999, true);
+    expect(job.writes).toHaveLength(1);
+    job.look({ position: 2 }, 1, true);
+    expect(job.writes).toHaveLength(2);
+  });
+
+  it('goes with the reason, which is written at once, and again not before ten seconds when it flaps', () => {
+    const job = new Waiting();
+    job.look({ reason: 'NoMatchingHost', position: 3 });
+    job.look({ reason: 'NoFreeSlot', position: 2 }, 20_000);
+    expect(job.writes.map(({ reason, message }) => `${reason}: ${message}`)).toEqual([
+      'NoMatchingHost: full; place 3 of 1 in the queue',
+      'NoFreeSlot: full; place 2 of 1 in the queue',
+    ]);
+    for (let second = 1; second <= 60; second += 1)
+      job.look({ reason: second % 2 === 0 ? 'NoFreeSlot' : 'HostUnreachable' }, 1000);
+    expect(Math.min(...job.pauses)).toBeGreaterThanOrEqual(10_000);
+  });
+
+  it('is looked at again when it may be shown', () => {
+    const shown = (reason: string) => new Waiting().look({ reason, position: 3 });
+    expect(planned({}, waiting, 5_000, shown('NoFreeSlot')).wakesAfter).toBe(60_000);
+    expect(planned({}, waiting, 5_000, shown('HostUnreachable')).wakesAfter).toBe(10_000);
+  });
+
+  it('is shown only while it waits', () => {
+    const job = { ...aJob(), status: new Waiting().look({}) };
+    expect(job.status.queue).toBeDefined();
+    const after = (step: Step) => statusAfter(job, step, seen(), created).queue;
+    const suspended = planQueue(aJob({ suspend: true }), seen({ host: undefined }), created, defaultPatience);
+    expect([
+      after({ phase: 'Provisioning', admittedTo: 'h' }),
+      after(suspended),
+      after({ verdict: config('QueueTimeout', '') }),
+    ]).toEqual([undefined, undefined, undefined]);
+  });
+
+  it('never costs more than a write a minute, in whatever order looks, changes and crashes come', () => {
+    const look = fc.record({
+      position: fc.integer({ min: 1, max: 5 }),
+      reason: fc.constantFrom('NoFreeSlot', 'HostUnreachable', 'NoMatchingHost'),
+      after: fc.oneof(fc.integer({ min: 0, max: 3_000 }), fc.integer({ min: 0, max: 70_000 })),
+      crashes: fc.boolean(),
+    });
+    fc.assert(
+      fc.property(fc.array(look, { maxLength: 200 }), (looks) => {
+        const job = new Waiting();
+        for (const { after, crashes, ...admission } of looks) job.look(admission, after, crashes);
+        for (const [index, { at, reason }] of job.writes.entries()) {
+          const before = job.writes[index - 1];
+          if (before)
+            expect(at - before.at).toBeGreaterThanOrEqual(reason === before.reason ? 60_000 : 10_000);
+        }
+      }),
+    );
+  });
 });
 
 describe('a job in the queue', () => {

@@ -62,9 +62,10 @@ const booting: Step = { phase: 'Booting', conditions: { Started: yes('InstanceRu
 const running: Step = { phase: 'Running', conditions: { RunnerStarted: yes('RunnerLaunched', '') } };
 const collecting: Step = { phase: 'Collecting' };
 const passed: Step = { verdict: { passed: true, exitCode: 0, log: undefined } };
-const queued = (place: number): Step => ({
+const queued = (position: number): Step => ({
   phase: 'Pending',
-  conditions: { Admitted: no('NoFreeSlot', `full; place ${place}`) },
+  queue: { position, length: 9, asOf: now - position },
+  conditions: { Admitted: no('NoFreeSlot', `full; place ${position}`) },
 });
 const blocked: Step = { blocked: { reason: 'HostUnreachable', message: 'no route' } };
 
@@ -118,12 +119,11 @@ describe('the writes of a status', () => {
     expect(life.look(booting, 60_000)).toBe(false);
   });
 
-  it('tell a new place in the queue at most once a minute, and an old one never again', () => {
+  it('tell each place in the queue that the plan wants shown, once', () => {
     const life = new Life();
     expect(life.look(queued(3))).toBe(true);
-    expect(life.look(queued(2), 59_999)).toBe(false);
-    expect(life.look(queued(2), 1)).toBe(true);
-    expect(life.look(queued(2), 3600_000)).toBe(false);
+    expect(life.look(queued(2), 60_000)).toBe(true);
+    expect(life.look({ phase: 'Pending' }, 3600_000)).toBe(false);
   });
 
   it('tell at once why it waits, when that is another reason', () => {
