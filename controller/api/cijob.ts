@@ -1,18 +1,8 @@
 import * as z from 'zod';
 import { CiJobStatus } from './cijob-status.ts';
 import { apiVersion, ObjectMeta } from './meta.ts';
-import { guestPath, reservedGuestPaths, wellKnownMountPaths } from './mounts.ts';
-import {
-  absolutePath,
-  absolutePathRules,
-  dnsLabel,
-  glob,
-  matchLabels,
-  objectName,
-  secretKey,
-  size,
-  text,
-} from './text.ts';
+import { guestPath, mountPath, mountRoots, wellKnownMountPaths } from './mounts.ts';
+import { absolutePath, dnsLabel, glob, matchLabels, objectName, secretKey, size, text } from './text.ts';
 
 /** A field that keeps the value it was created with. */
 const immutable = { 'x-kubernetes-validations': [{ rule: 'self == oldSelf', message: 'is immutable' }] };
@@ -83,24 +73,10 @@ export const Mount = z
     source: absolutePath.describe(
       "Absolute path of a directory on the Incus host. It must lie inside one of the IncusHost's allowedSources, and so must what it leads to once symbolic links are followed.",
     ),
-    path: absolutePath
-      .refine(
-        (path) =>
-          !reservedGuestPaths.some((reserved) => path === reserved || path.startsWith(`${reserved}/`)),
-        `must not be on or below ${reservedGuestPaths.join(', ')}`,
-      )
-      .meta({
-        'x-kubernetes-validations': [
-          ...absolutePathRules,
-          {
-            rule: `!self.matches('^(${reservedGuestPaths.join('|')})(/.*)?$')`,
-            message: `must not be on or below ${reservedGuestPaths.join(', ')}`,
-          },
-        ],
-      })
+    path: mountPath
       .optional()
       .describe(
-        'Absolute path in the guest where the source appears, read-only. Required unless the name has a path of its own.',
+        `Absolute path in the guest where the source appears, read-only. Required unless the name has a path of its own. It must be on or below ${mountRoots.join(', ')}, or a path of the IncusHost's allowedMountPaths.`,
       ),
   })
   .refine((mount) => guestPath(mount) !== undefined, {

@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { Condition } from './conditions.ts';
 import { apiVersion, ObjectMeta } from './meta.ts';
+import { mountPath, mountRoots, reservedGuestPaths } from './mounts.ts';
 import { absolutePath, matchLabels, objectName, publicKey, secretKey, size } from './text.ts';
 
 export const defaultSocketPath = '/var/lib/incus/unix.socket';
@@ -132,6 +133,15 @@ export const IncusHostSpec = z.strictObject({
     .meta({ 'x-kubernetes-list-type': 'set' })
     .describe(
       'Directories of the host inside which the sources of mounts must lie, as they are written and once symbolic links are followed. The default is none: jobs with mounts are not run here.',
+    ),
+  allowedMountPaths: z
+    .array(mountPath)
+    .max(32)
+    .refine(unique, 'must not name a path twice')
+    .default([])
+    .meta({ 'x-kubernetes-list-type': 'set' })
+    .describe(
+      `More paths in the guest on or below which jobs may mount, such as /cache. Every host allows ${mountRoots.join(', ')}, and none allows ${reservedGuestPaths.join(', ')}. What root runs or reads in the guest must not be below a path named here: with /nix/store, a job is as good as root in a guest of NixOS. The default is no more.`,
     ),
   allowedImages: z
     .array(pattern(255, /^([*]|[A-Za-z0-9][A-Za-z0-9._/+-]*[*]?)$/))

@@ -87,6 +87,12 @@ export const absolutePath = bounded(1024, 2)
   })
   .meta({ 'x-kubernetes-validations': absolutePathRules });
 
+/** Whether a path is a directory or lies below it. Both are {@link absolutePath}s; the directory may be `/`. */
+export function isInside(path: string, directory: string): boolean {
+  const base = directory.endsWith('/') ? directory : `${directory}/`;
+  return path === directory || path.startsWith(base);
+}
+
 const parentMessage = 'must not contain ".." as an element';
 
 /** A glob for paths below a directory (hosts/globs.ts). It cannot name what lies outside. */

@@ -5,6 +5,7 @@ import {
   type IncusHostCondition,
   type IncusHostStatus,
 } from '../api/incushost.ts';
+import { isInside } from '../api/text.ts';
 import type { HostState } from './host.ts';
 
 type Claim = ConditionClaim;
@@ -109,9 +110,7 @@ function restricted({ spec }: IncusHost, project: Readonly<Record<string, string
       `Incus project ${spec.project} allows disks from anywhere (restricted.devices.disk.paths)`,
     );
   }
-  const wider = paths.filter(
-    (path) => !spec.allowedSources.some((allowed) => path === allowed || path.startsWith(`${allowed}/`)),
-  );
+  const wider = paths.filter((path) => !spec.allowedSources.some((allowed) => isInside(path, allowed)));
   return wider.length === 0
     ? yes()
     : no(

@@ -1,4 +1,5 @@
 import { dirname } from 'node:path';
+import { isInside } from '../api/text.ts';
 import type { Link } from './link.ts';
 
 /** A mount's source as it is on the host, or why it may not be used. */
@@ -52,10 +53,4 @@ async function nearest(link: Pick<Link, 'resolve'>, source: string, isAllowed: (
     if (found) return found;
   }
   return undefined;
-}
-
-/** Whether a path is a directory or lies below it. Both are absolute and without `..`. */
-export function isInside(path: string, directory: string): boolean {
-  const base = directory.endsWith('/') ? directory : `${directory}/`;
-  return path === directory || path.startsWith(base);
 }

@@ -35,6 +35,8 @@ export type Command =
       profiles: readonly string[];
       type: InstanceDefinition['type'];
       sources: readonly string[];
+      /** Where the mounts appear in the guest. */
+      mountPaths: readonly string[];
     }
   | { verb: 'create'; instance: string; definition: InstanceDefinition }
   | {

@@ -103,6 +103,7 @@ export function resolveCommand(job: CiJob, attempt: number): Extract<Command, { 
     type: instance.type === 'VirtualMachine' ? 'virtual-machine' : 'container',
     profiles: instance.profiles,
     sources: [...new Set(mounts.map((mount) => mount.source))],
+    mountPaths: mounts.map((mount) => guestPath(mount) ?? ''),
   };
 }
 

@@ -144,6 +144,10 @@ test('exits with 78 when a host refuses a job, and gives the reason of each', as
     SourceNotFound: { ...plain, mounts: [{ name: 'snapshot', source: '/nix/store/none' }] },
     ProfileNotFound: { ...plain, instance: { image: 'pikaci/dev', profiles: ['none'] } },
     ProfileNotAllowed: { ...plain, instance: { image: 'pikaci/dev', profiles: ['default', 'wide'] } },
+    MountPathNotAllowed: {
+      ...plain,
+      mounts: [{ name: 'tools', source: '/nix/store/abc-build', path: '/nix/store' }],
+    },
     ExceedsCapacity: { ...plain, instance: { image: 'pikaci/dev', cpu: 8 } },
     NoMatchingHost: { ...plain, hostSelector: { matchLabels: { arch: 'none' } } },
   };

@@ -91,6 +91,10 @@ function jobsFor({ sources }: BenchHost): Record<string, JobInput> {
       command: 'true',
       mounts: [{ name: 'snapshot', source: join(sources, 'no-such-directory') }],
     },
+    'mounts-on-the-programs-of-root': {
+      command: 'true',
+      mounts: [{ name: 'tools', source: join(sources, 'a'), path: '/nix/store' }],
+    },
     'lacks-image': { command: 'true', image: 'pikaci/no-such-image' },
     'lacks-profile': { command: 'true', instance: { profiles: ['default', 'no-such-profile'] } },
     'wants-another-profile': { command: 'true', instance: { profiles: ['host-network'] } },
@@ -263,6 +267,7 @@ describe.each(ways)('through $via, in a $guest guest, a job', (way) => {
     ['mounts-outside', 'SourceNotAllowed', '/etc'],
     ['mounts-a-link-outside', 'SourceNotAllowed', 'leads outside'],
     ['mounts-nothing', 'SourceNotFound', 'no-such-directory'],
+    ['mounts-on-the-programs-of-root', 'MountPathNotAllowed', '/nix/store'],
     ['lacks-image', 'ImageNotFound', 'pikaci/no-such-image'],
     ['lacks-profile', 'ProfileNotFound', 'no-such-profile'],
     ['wants-another-profile', 'ProfileNotAllowed', 'host-network'],

@@ -50,6 +50,18 @@ function host(name: string, field: string, spec: object, sshChanges: object = {}
 const mount = (fields: object) => ({ mounts: [{ name: 'snapshot', source: '/var/lib/cijob/a', ...fields }] });
 const variable = (fields: object) => ({ env: [{ name: 'A', ...fields }] });
 
+/**
+ * Places in a guest from which a job would decide what its root runs, or what the runner says of the job; and those above
+ * them. The first three were used to become root.
+ */
+const reservedPaths = [
+  ...['/etc/systemd/system/pikaci-incus-run.service.d', '/etc/ld.so.preload', '/usr/bin', '/etc', '/root'],
+  ...['/root/.ssh', '/usr', '/usr/local/bin', '/bin', '/sbin/x', '/lib', '/lib64', '/lib32/x', '/libx32'],
+  ...['/boot', '/proc', '/sys/fs', '/dev/shm', '/run', '/run/current-system/sw', '/var/run', '/var/run/x'],
+  ...['/artifacts', '/artifacts/x', '/cargo-home', '/cargo-target/debug'],
+  ...['/var/lib/pikaci-incus-run', '/var/lib/pikaci-incus-run/x', '/var/lib', '/var'],
+];
+
 export const badManifests: readonly BadManifest[] = [
   // Wrong types and missing fields.
   job('no command', 'spec.command', { command: undefined }),
@@ -157,7 +169,9 @@ export const badManifests: readonly BadManifest[] = [
   job('a relative path', 'spec.mounts[0].path', mount({ path: 'data' })),
   job('".." in a path', 'spec.mounts[0].path', mount({ path: '/data/../etc' })),
   job('a colon in a path', 'spec.mounts[0].path', mount({ path: '/data:more' })),
-  job('a path that the runner owns', 'spec.mounts[0].path', mount({ path: '/artifacts/x' })),
+  ...reservedPaths.map((path) =>
+    job(`a mount on ${path}, which is not the job's to give`, 'spec.mounts[0].path', mount({ path })),
+  ),
   job('a mount of its own without path', 'spec.mounts[0]', { mounts: [{ name: 'mine', source: '/a' }] }),
   // Artifacts.
   job('text as artifacts', 'spec.artifacts', { artifacts: '**' }),
@@ -186,6 +200,15 @@ export const badManifests: readonly BadManifest[] = [
   host('no concurrent starts', 'spec.maxConcurrentStarts', { maxConcurrentStarts: 0 }),
   host('a relative allowed source', 'spec.allowedSources[0]', { allowedSources: ['nix/store'] }),
   host('the root as allowed source', 'spec.allowedSources[0]', { allowedSources: ['/'] }),
+  ...reservedPaths.map((path) =>
+    host(`${path} as allowed mount path`, 'spec.allowedMountPaths[0]', { allowedMountPaths: [path] }),
+  ),
+  host('the root as allowed mount path', 'spec.allowedMountPaths[0]', { allowedMountPaths: ['/'] }),
+  host('"..", as allowed mount path', 'spec.allowedMountPaths[0]', { allowedMountPaths: ['/data/../etc'] }),
+  host('an allowed mount path twice', 'spec.allowedMountPaths', { allowedMountPaths: ['/a', '/a'] }),
+  host('33 allowed mount paths', 'spec.allowedMountPaths', {
+    allowedMountPaths: Array.from({ length: 33 }, (_, index) => `/a/${index}`),
+  }),
   host('an allowed image with "*" amidst', 'spec.allowedImages[0]', { allowedImages: ['pikaci/*/dev'] }),
   host('a remote in an allowed image', 'spec.allowedImages[0]', { allowedImages: ['images:debian*'] }),
   host('an allowed image twice', 'spec.allowedImages', { allowedImages: ['a', 'a'] }),

@@ -7,6 +7,24 @@ import { goodHost, goodJob, hostKey } from './bad-manifests.ts';
 
 const word = fc.stringMatching(/^[a-z]([a-z0-9-]{0,6}[a-z0-9])?$/);
 const path = fc.array(word, { minLength: 1, maxLength: 4 }).map((parts) => `/x/${parts.join('/')}`);
+/** Where a mount may be, and where it may not, and what only begins like either. */
+const guestPath = fc.oneof(
+  path,
+  fc.constantFrom(
+    ...['/etc', '/etc/x', '/etc2', '/ETC', '/var', '/var/lib', '/var/lib/x', '/var/lib/pikaci-incus-run'],
+    ...[
+      '/var/runner',
+      '/var/run/x',
+      '/run',
+      '/running',
+      '/lib',
+      '/libexec',
+      '/lib64/x',
+      '/usr-local',
+      '/devel',
+    ],
+  ),
+);
 const size = fc.constantFrom('512MiB', '4GiB', '1TB');
 const text = fc.oneof(
   fc.string({ minLength: 1, maxLength: 40 }),
@@ -42,7 +60,7 @@ const jobSpec = fc
         runAsRoot: fc.boolean(),
         timeoutSeconds: fc.integer({ min: 1, max: 604800 }),
         env,
-        mounts: fc.uniqueArray(fc.record({ name: word, source: path, path }), {
+        mounts: fc.uniqueArray(fc.record({ name: word, source: path, path: guestPath }), {
           selector: ({ name, path: at }) => `${name}${at}`,
           comparator: (a, b) => a === b,
           maxLength: 3,
@@ -78,6 +96,7 @@ const hostSpec = fc
         project: word,
         maxConcurrentStarts: fc.integer({ min: 1, max: 256 }),
         allowedSources: fc.uniqueArray(path, { maxLength: 4 }),
+        allowedMountPaths: fc.uniqueArray(guestPath, { maxLength: 4 }),
         allowedImages: fc.uniqueArray(pattern, { maxLength: 4 }),
         allowedProfiles: fc.uniqueArray(pattern, { maxLength: 4 }),
         unschedulable: fc.boolean(),

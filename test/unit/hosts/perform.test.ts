@@ -39,7 +39,7 @@ it('a launch that is refused has the guest looked at, and its stop named, though
     host: 'build-1',
     project: 'default',
     allowedSources: [],
-    grants: { allowedImages: ['*'], allowedProfiles: ['default'] },
+    grants: { allowedImages: ['*'], allowedProfiles: ['default'], allowedMountPaths: [] },
     controllerId: 'us',
     logs: undefined,
     turns: { logs: new PQueue(), archives: new PQueue() },
