@@ -1,8 +1,8 @@
-import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { access as probe, open, rename, unlink } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CiJob } from '../api/cijob.ts';
+import { draftPathOf, fileNameOf } from '../file-names.ts';
 import { getJob, Unable, withCluster, type ClusterFlags } from './cluster.ts';
 import { UsageError } from './input.ts';
 import { openLog, type LogQuery } from './log-stream.ts';
@@ -22,7 +22,7 @@ const pause = 1_000;
 
 /** `cijob artifacts NAME`: the archive of what a job left, from the controller's log server. */
 export async function artifacts(name: string, options: ArtifactsOptions): Promise<number> {
-  const { output = `${name}.tar.gz`, force = false, attempt } = options;
+  const { output = fileNameOf(name, '.tar.gz'), force = false, attempt } = options;
   if (output !== '-' && !force) await mustNotExist(output);
   return withCluster(options, async (cluster) => {
     const job = await getJob(cluster, name);
@@ -78,7 +78,7 @@ class NotTaken extends Error {}
 
 /** Writes a file under another name and shows it when it is whole. */
 async function toFile(path: string, force: boolean, fill: (take: Take) => Promise<void>): Promise<void> {
-  const draft = `${path}.${randomBytes(6).toString('hex')}.part`;
+  const draft = draftPathOf(path, '.part');
   const file = await open(draft, 'wx');
   try {
     await fill(async (chunk) => {

@@ -6,6 +6,7 @@ import {
   releaseAnnotation,
   retryOfAnnotation,
 } from '../api/meta.ts';
+import { beginningOf } from '../api/object-name.ts';
 import { hasReason } from '../kube/api-error.ts';
 import { cijobs } from '../kube/resources.ts';
 import { isFinished } from '../reconcile/step.ts';
@@ -40,7 +41,7 @@ export async function retry(name: string, flags: ClusterFlags): Promise<number> 
     const base = name.replace(/-retry-\d+$/, '');
     for (let number = 1; ; number += 1) {
       const suffix = `-retry-${number}`;
-      const copy = `${base.slice(0, longestName - suffix.length)}${suffix}`;
+      const copy = `${beginningOf(base, longestName - suffix.length)}${suffix}`;
       try {
         await cluster.client.create(cijobs, cluster.namespace, retryOf(job, copy));
         process.stdout.write(`${copy}\n`);

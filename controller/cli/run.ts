@@ -1,11 +1,9 @@
-import { join } from 'node:path';
 import type { CiJobStatus } from '../api/cijob-status.ts';
 import { systemClock } from '../clock.ts';
 import { Artifacts } from '../hosts/artifacts.ts';
 import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';
 import { printable } from '../printable.ts';
-import { FileDraft } from '../logs/archive-file.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
@@ -13,6 +11,7 @@ import { startTraces } from '../telemetry/traces.ts';
 import { programVersion } from '../version.ts';
 import { readInput } from './input.ts';
 import { JobTraces } from './job-traces.ts';
+import { savedArchives } from './saved-archives.ts';
 import { Standalone } from './standalone.ts';
 
 export interface RunOptions {
@@ -39,6 +38,7 @@ export async function run(options: RunOptions): Promise<number> {
   };
   const finished = new Map<string, CiJobStatus>();
   const { promise: allGone, resolve: everythingGone } = Promise.withResolvers<undefined>();
+  const jobNames = input.jobs.map(({ metadata: { namespace = 'default', name } }) => ({ namespace, name }));
   const severalJobs = input.jobs.length > 1;
   const sink = passOn((chunk) => {
     if (options.output === 'text') process.stdout.write(chunk);
@@ -60,7 +60,9 @@ export async function run(options: RunOptions): Promise<number> {
     input,
     identity: options.identity,
     ...(severalJobs ? {} : { logs }),
-    ...(options.artifacts === undefined ? {} : { artifacts: saveIn(options.artifacts, say) }),
+    ...(options.artifacts === undefined
+      ? {}
+      : { artifacts: new Artifacts(savedArchives(options.artifacts, jobNames, say), systemClock) }),
     say,
     onJob(key) {
       const { store } = standalone;
@@ -116,22 +118,6 @@ export async function run(options: RunOptions): Promise<number> {
     await standalone.close();
     await traces?.close();
   }
-}
-
-/** Saves archives as NAME.tar.gz, each in place of what an earlier attempt or run has left. */
-function saveIn(directory: string, say: (line: string) => void): Artifacts {
-  const room = {
-    take: () => Promise.resolve(true),
-    give: () => undefined,
-    keep: () => Promise.resolve(),
-  };
-  const begin = ({ name }: { name: string }, end: Buffer) => {
-    const path = join(directory, `${name}.tar.gz`);
-    const onError = (error: unknown) =>
-      say(`${path}: ${error instanceof Error ? error.message : String(error)}`);
-    return FileDraft.begin(path, end, { ...room, onError });
-  };
-  return new Artifacts({ begin }, systemClock);
 }
 
 function onInterrupt(handle: (times: number) => void): () => void {

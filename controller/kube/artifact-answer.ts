@@ -2,6 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { CiJob } from '../api/cijob.ts';
 import { group } from '../api/meta.ts';
 import type { Clock } from '../clock.ts';
+import { fileNameOf } from '../file-names.ts';
 import type { LogRequest } from './log-request.ts';
 import { Refusal } from './refusal.ts';
 import { drained, pieceBytes } from './slow-reader.ts';
@@ -51,7 +52,7 @@ export async function sendArtifacts(
   response.writeHead(200, {
     'Content-Type': 'application/gzip',
     'Content-Length': size - offset,
-    'Content-Disposition': `attachment; filename="${wanted.name}.tar.gz"`,
+    'Content-Disposition': `attachment; filename="${fileNameOf(wanted.name, '.tar.gz')}"`,
     'Cache-Control': 'no-store',
     'X-Content-Type-Options': 'nosniff',
     'X-Cijob-Uid': archive.uid,

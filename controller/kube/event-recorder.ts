@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { beginningOf } from '../api/object-name.ts';
 import { sleep, type Clock } from '../clock.ts';
 import { ApiError, hasReason } from './api-error.ts';
 import type { CallOptions, KubeClient } from './client.ts';
@@ -103,7 +104,7 @@ export class EventRecorder {
     }
     const namespace = regarding.namespace ?? 'default';
     // Unique without asking: as client-go, the object's name and a time. kubectl lists Events by name, so in order.
-    const name = `${regarding.name.slice(0, 230)}.${hex(now, 12)}${hex(this.#named % 0x10000, 4)}`;
+    const name = `${beginningOf(regarding.name, 230)}.${hex(now, 12)}${hex(this.#named % 0x10000, 4)}`;
     this.#named += 1;
     const body = this.#body({ namespace, name }, regarding, happening, now);
     this.#series.set(key, {

@@ -1,6 +1,6 @@
-import { randomBytes } from 'node:crypto';
 import { mkdir, open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import { dirname } from 'node:path';
+import { draftPathOf } from '../file-names.ts';
 
 /** Where the bytes of a draft are counted. */
 export interface Room {
@@ -48,7 +48,7 @@ export class FileDraft {
   static async begin(path: string, end: Buffer, room: Room): Promise<FileDraft | undefined> {
     if (!(await room.take(end.length))) return undefined;
     // Its own name each time: of two processes that both think they lead, each writes its own.
-    const draftPath = `${path}.${randomBytes(6).toString('hex')}.new`;
+    const draftPath = draftPathOf(path, '.new');
     try {
       await mkdir(dirname(path), { recursive: true, mode: 0o700 });
       return new FileDraft(path, draftPath, end, room, await open(draftPath, 'wx', 0o600));

@@ -274,6 +274,12 @@ describe('the subcommands that ask a cluster', () => {
     });
   });
 
+  it('retry makes a name that is one where it has to cut a long one', async () => {
+    const long = `${'a'.repeat(244)}.${'b'.repeat(8)}`;
+    put(long, failed);
+    expect((await cijob('retry', long)).stdout).toBe(`${'a'.repeat(244)}-retry-1\n`);
+  });
+
   it('hold and release say so by annotations, of which there is one at a time', async () => {
     put('c', waiting);
     expect((await cijob('hold', 'c', '--seconds', '60')).code).toBe(0);

@@ -70,6 +70,18 @@ describe('the event recorder', () => {
       { timeout: 5000, interval: 5 },
     );
 
+  it.each(['.', '-', '-.'])(
+    'names an Event so that it is a name, also of an object with "%s" where it is cut',
+    async (cut) => {
+      const name = `${'a'.repeat(230 - cut.length)}${cut}${'b'.repeat(20)}`;
+      recorder.record({ ...job, name }, started);
+      await storedCount(1);
+      expect(stored()[0]?.['metadata']).toMatchObject({
+        name: expect.stringMatching(/^a+\.[0-9a-f]{16}$/) as string,
+      });
+    },
+  );
+
   it('writes who, what, why and about which object', async () => {
     recorder.record({ ...job, annotations: { a: 'b' } } as Regarding, started);
     await storedCount(1);

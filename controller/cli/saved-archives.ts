@@ -1,0 +1,38 @@
+import { join } from 'node:path';
+import type { LogSource } from '../hosts/live-logs.ts';
+import type { ArchiveSink } from '../hosts/artifacts.ts';
+import { fileNameOf } from '../file-names.ts';
+import { FileDraft } from '../logs/archive-file.ts';
+
+type JobName = Pick<LogSource, 'namespace' | 'name'>;
+
+/**
+ * Saves archives in a directory, each in place of what an earlier attempt or run has left there.
+ *
+ * @param say takes a line about a file that cannot be written.
+ */
+export function savedArchives(
+  directory: string,
+  jobs: readonly JobName[],
+  say: (line: string) => void,
+): ArchiveSink {
+  const room = {
+    take: () => Promise.resolve(true),
+    give: () => undefined,
+    keep: () => Promise.resolve(),
+  };
+  return {
+    begin(source, end) {
+      const path = join(directory, archiveNameOf(source, jobs));
+      const onError = (error: unknown) =>
+        say(`${path}: ${error instanceof Error ? error.message : String(error)}`);
+      return FileDraft.begin(path, end, { ...room, onError });
+    },
+  };
+}
+
+/** `NAME.tar.gz`, or `NAMESPACE_NAME.tar.gz` where jobs of two namespaces have that name. */
+export function archiveNameOf({ namespace, name }: JobName, jobs: readonly JobName[]): string {
+  const alone = jobs.filter((job) => job.name === name).length <= 1;
+  return fileNameOf(alone ? name : `${namespace}_${name}`, '.tar.gz');
+}
