@@ -43,7 +43,8 @@ program
     'after',
     `
 Also as \`kubectl cijob run\` it does not talk to a cluster: jobs run on the Incus of this machine, or on that of --host.
-The log goes to standard output, phases and their times to standard error.
+The log goes to standard output, phases and their times to standard error. Of several jobs, each line of a log comes
+after the name of its job.
 Ctrl-C cancels the jobs and cleans up. Exit codes:
   the command's own    the command ran
   ${exitCodes.usage}                   the manifest is invalid

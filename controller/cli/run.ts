@@ -9,7 +9,9 @@ import { isFinished } from '../reconcile/step.ts';
 import { exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
 import { startTraces } from '../telemetry/traces.ts';
 import { programVersion } from '../version.ts';
+import { failedEnds } from './failed-ends.ts';
 import { readInput } from './input.ts';
+import { JobLines, type LogPrinter } from './job-lines.ts';
 import { JobTraces } from './job-traces.ts';
 import { savedArchives } from './saved-archives.ts';
 import { Standalone } from './standalone.ts';
@@ -38,12 +40,17 @@ export async function run(options: RunOptions): Promise<number> {
   };
   const finished = new Map<string, CiJobStatus>();
   const { promise: allGone, resolve: everythingGone } = Promise.withResolvers<undefined>();
-  const jobNames = input.jobs.map(({ metadata: { namespace = 'default', name } }) => ({ namespace, name }));
-  const severalJobs = input.jobs.length > 1;
-  const sink = passOn((chunk) => {
-    if (options.output === 'text') process.stdout.write(chunk);
-  });
-  const logs = new LiveLogs(sink);
+  const keys = input.jobs.map(({ metadata }) => keyOf(metadata));
+  const severalJobs = keys.length > 1;
+  const write = (bytes: Buffer | string) => process.stdout.write(bytes);
+  const printer: LogPrinter = severalJobs
+    ? new JobLines(keys, write, process.stdout.isTTY)
+    : { take: (_log, chunk) => write(chunk), end: () => undefined };
+  const logs = new LiveLogs(
+    passOn((log, chunk) => {
+      if (options.output === 'text') printer.take(log, chunk);
+    }),
+  );
   const traces = await startTraces({
     clock: systemClock,
     version: programVersion,
@@ -59,10 +66,10 @@ export async function run(options: RunOptions): Promise<number> {
   const standalone: Standalone = new Standalone({
     input,
     identity: options.identity,
-    ...(severalJobs ? {} : { logs }),
+    logs,
     ...(options.artifacts === undefined
       ? {}
-      : { artifacts: new Artifacts(savedArchives(options.artifacts, jobNames, say), systemClock) }),
+      : { artifacts: new Artifacts(savedArchives(options.artifacts, keys, say), systemClock) }),
     say,
     onJob(key) {
       const { store } = standalone;
@@ -79,6 +86,8 @@ export async function run(options: RunOptions): Promise<number> {
       status(change) {
         jobTraces?.status(change);
         const { job, before, after } = change;
+        const over = after.completionTime !== undefined || (after.attempt ?? 1) > (before?.attempt ?? 1);
+        if (over) printer.end(keyOf(job.metadata));
         const line = phaseLine(job, before, after, systemClock.now());
         if (line !== undefined) say(line);
       },
@@ -97,7 +106,6 @@ export async function run(options: RunOptions): Promise<number> {
   try {
     await standalone.connect();
     const created = input.jobs.map((job) => store.create(job, systemClock.now()));
-    const keys = created.map((job) => keyOf(job.metadata));
     for (const job of created) {
       if (jobTraces) say(`${keyOf(job.metadata)}: trace ${jobTraces.fields(job).trace_id}`);
     }
@@ -107,6 +115,7 @@ export async function run(options: RunOptions): Promise<number> {
       for (const key of keys) store.cancel(key);
     });
     await allGone;
+    if (severalJobs && options.output === 'text') failedEnds(finished).forEach(say);
     if (options.output === 'json') {
       const jobs = keys.map((key) => store.get(key));
       process.stdout.write(`${JSON.stringify(jobs, null, 2)}\n`);

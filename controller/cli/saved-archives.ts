@@ -4,16 +4,15 @@ import type { ArchiveSink } from '../hosts/artifacts.ts';
 import { fileNameOf } from '../file-names.ts';
 import { FileDraft } from '../logs/archive-file.ts';
 
-type JobName = Pick<LogSource, 'namespace' | 'name'>;
-
 /**
  * Saves archives in a directory, each in place of what an earlier attempt or run has left there.
  *
+ * @param jobs the keys of all jobs.
  * @param say takes a line about a file that cannot be written.
  */
 export function savedArchives(
   directory: string,
-  jobs: readonly JobName[],
+  jobs: readonly string[],
   say: (line: string) => void,
 ): ArchiveSink {
   const room = {
@@ -32,7 +31,7 @@ export function savedArchives(
 }
 
 /** `NAME.tar.gz`, or `NAMESPACE_NAME.tar.gz` where jobs of two namespaces have that name. */
-export function archiveNameOf({ namespace, name }: JobName, jobs: readonly JobName[]): string {
-  const alone = jobs.filter((job) => job.name === name).length <= 1;
+function archiveNameOf({ namespace, name }: LogSource, jobs: readonly string[]): string {
+  const alone = jobs.filter((job) => job.endsWith(`/${name}`)).length <= 1;
   return fileNameOf(alone ? name : `${namespace}_${name}`, '.tar.gz');
 }

@@ -194,13 +194,13 @@ export function logSourceOf(instance: InstanceView | undefined): LogSource | und
 }
 
 /** A sink that passes every log on, each byte once and in order, for as long as the process lives. */
-export function passOn(onLog: (chunk: Buffer) => void): LogSink {
+export function passOn(onLog: (log: LogSource, chunk: Buffer) => void): LogSink {
   const sizes = new Map<string, number>();
   return {
     size: ({ instance }) => sizes.get(instance),
-    write({ instance }, offset, chunk) {
-      sizes.set(instance, offset + chunk.length);
-      onLog(chunk);
+    write(log, offset, chunk) {
+      sizes.set(log.instance, offset + chunk.length);
+      onLog(log, chunk);
       return Promise.resolve(true);
     },
   };

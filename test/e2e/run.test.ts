@@ -158,6 +158,18 @@ test('-o json prints the finished jobs and nothing else', async () => {
   expect(job?.status).toMatchObject({ phase: 'Failed', exitCode: 3, failure: { excerpt: 'the log\n' } });
 });
 
+test('shows the logs of several jobs line by line, and the end of the one that failed again', async () => {
+  const jobs = [
+    manifest('good', { command: 'echo good; echo end' }),
+    manifest('bad', { command: 'echo the reason; exit 3' }),
+  ];
+  const ended = await start(['-f', await file('jobs.yaml', ...jobs), ...(await hostFlags())]).ended;
+  expect(ended.code).toBe(3);
+  expect(ended.stdout.split('\n').sort()).toEqual(['', 'bad  | the reason', 'good | end', 'good | good']);
+  expect(ended.stdout.indexOf('good | good')).toBeLessThan(ended.stdout.indexOf('good | end'));
+  expect(ended.stderr).toMatch(/bad failed, Test: NonZeroExitCode; its log ends with:\n {2}the reason\n$/);
+});
+
 test('runs several jobs, and exits with the code of the first that failed', async () => {
   const jobs = [0, 5, 6].map((code) => manifest(`exits-${code}`, { command: `exit ${code}` }));
   const ended = await start(['-f', await file('jobs.yaml', ...jobs), ...(await hostFlags())]).ended;

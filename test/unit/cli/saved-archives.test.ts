@@ -1,6 +1,7 @@
 import { readdir } from 'node:fs/promises';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { savedArchives } from '../../../controller/cli/saved-archives.ts';
+import { keyOf } from '../../../controller/reconcile/names.ts';
 import { clearAway } from '../../support/left-under.ts';
 import { makeTempDir } from '../../support/temp-dir.ts';
 
@@ -13,7 +14,7 @@ afterEach(() => clearAway(directory));
 /** Saves an empty archive of each job, and returns the files there are then. */
 async function saved(...jobs: { namespace: string; name: string }[]): Promise<string[]> {
   const said: string[] = [];
-  const sink = savedArchives(directory, jobs, (line) => said.push(line));
+  const sink = savedArchives(directory, jobs.map(keyOf), (line) => said.push(line));
   for (const job of jobs) {
     const draft = await sink.begin(
       { ...job, instance: 'cijob-1', uid: 'uid', attempt: 1 },

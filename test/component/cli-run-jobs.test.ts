@@ -1,0 +1,89 @@
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { CiJob } from '../../controller/api/cijob.ts';
+import { run, type CommandResult } from '../support/command.ts';
+import type { GuestScript } from '../support/incus-sim/guest-script.ts';
+import { IncusSim } from '../support/incus-sim/sim.ts';
+import { clearAway } from '../support/left-under.ts';
+import { makeTempDir } from '../support/temp-dir.ts';
+
+/* What `cijob run` shows and saves of jobs: a real process, on a simulated Incus of this machine. */
+
+const program = join(import.meta.dirname, '../../controller/main.ts');
+let dir: string;
+let incus: IncusSim | undefined;
+
+beforeEach(async () => {
+  dir = await makeTempDir('run-jobs');
+});
+afterEach(async () => {
+  incus?.close();
+  await clearAway(dir);
+});
+
+const job = (name: string, spec: object) => ({
+  apiVersion: 'ci.pikaci.dev/v1alpha1',
+  kind: 'CiJob',
+  metadata: { name },
+  spec: { instance: { type: 'Container', image: 'pikaci/dev' }, ...spec },
+});
+
+/** Runs jobs in guests that do what a script says. */
+async function cijobRun(guest: GuestScript, jobs: object[], ...flags: string[]): Promise<CommandResult> {
+  incus = new IncusSim({ guest });
+  incus.store.addImage('pikaci/dev', 'container');
+  await mkdir(join(dir, 'incus'));
+  await incus.listen(join(dir, 'incus', 'unix.socket'));
+  const file = join(dir, 'jobs.yaml');
+  await writeFile(file, jobs.map((one) => JSON.stringify(one)).join('\n---\n'));
+  const env = { INCUS_DIR: join(dir, 'incus') };
+  return run(process.execPath, [program, 'run', '-f', file, ...flags], { env });
+}
+
+/** What each command of these tests prints and ends with. */
+const scripts: GuestScript = {
+  job: ({ command }) =>
+    command === 'bad'
+      ? { log: 'going well\nthe reason', exitCode: 3 }
+      : {
+          runMs: 50,
+          log: [
+            { atMs: 1, text: 'goo' },
+            { atMs: 30, text: 'd\n' },
+          ],
+        },
+};
+
+describe('the logs of several jobs', () => {
+  const jobs = [job('good', { command: 'good' }), job('bad', { command: 'bad' })];
+
+  test('are shown line by line with the name of the job, and the end of a failed one is shown again', async () => {
+    const { code, stdout, stderr } = await cijobRun(scripts, jobs);
+    expect(code).toBe(3);
+    expect(stdout.split('\n').sort()).toEqual(['', 'bad  | going well', 'bad  | the reason', 'good | good']);
+    expect(stdout.indexOf('going well')).toBeLessThan(stdout.indexOf('the reason'));
+    const end = 'default/bad failed, Test: NonZeroExitCode; its log ends with:\n  going well\n  the reason\n';
+    expect(stderr.slice(-end.length)).toBe(end);
+  });
+
+  test('are not mixed into -o json', async () => {
+    const { stdout, stderr } = await cijobRun(scripts, jobs, '-o', 'json');
+    expect((JSON.parse(stdout) as CiJob[]).map(({ status }) => status?.exitCode)).toEqual([0, 3]);
+    expect(stderr).not.toContain('its log ends with');
+  });
+});
+
+test('the log of a single job is shown byte for byte', async () => {
+  const { stdout, stderr } = await cijobRun(scripts, [job('bad', { command: 'bad' })]);
+  expect(stdout).toBe('going well\nthe reason');
+  expect(stderr).not.toContain('its log ends with');
+});
+
+test('a job with the longest of names has its artifacts saved', async () => {
+  const guest: GuestScript = { files: { '/artifacts/x': { kind: 'file', content: 'hi' } } };
+  const jobs = [job(`${'a'.repeat(250)}.bc`, { command: 'true', artifacts: ['x'] })];
+  const { code } = await cijobRun(guest, jobs, '--artifacts', join(dir, 'saved'));
+  expect(code).toBe(0);
+  expect(await readdir(join(dir, 'saved'))).toEqual([expect.stringMatching(/^a+-[0-9a-f]{16}\.tar\.gz$/)]);
+});
