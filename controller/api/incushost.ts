@@ -183,6 +183,8 @@ export const incusHostConditions = [
   'Reachable',
   'IncusResponding',
   'Restricted',
+  'RootDiskEnforced',
+  'Isolated',
   'Schedulable',
   'Ready',
   'Reconciling',

@@ -32,7 +32,8 @@ export function refusalByGrants(
   return refused('MountPathNotAllowed', `mount path ${path}`, host, 'allowedMountPaths', roots);
 }
 
-function matches(name: string, allowed: string): boolean {
+/** Whether a name is the one allowed, or begins as that does before its `*`. */
+export function matches(name: string, allowed: string): boolean {
   return allowed.endsWith('*') ? name.startsWith(allowed.slice(0, -1)) : name === allowed;
 }
 

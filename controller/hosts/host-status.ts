@@ -7,6 +7,8 @@ import {
 } from '../api/incushost.ts';
 import { isInside } from '../api/text.ts';
 import type { HostState } from './host.ts';
+import { isolation } from './isolation.ts';
+import { rootDiskEnforced } from './root-disk.ts';
 
 type Claim = ConditionClaim;
 
@@ -32,6 +34,10 @@ export function hostStatus(
   const up = state.kind === 'up';
   for (const [type, claim] of Object.entries(connection(state))) set(type as IncusHostCondition, claim);
   if (up) set('Restricted', restricted(resource, state.project));
+  if (up && state.facts) {
+    set('RootDiskEnforced', rootDiskEnforced(resource.spec.storagePool, state.instanceTypes, state.facts));
+    set('Isolated', isolation(resource.spec, state.facts));
+  }
   const schedulable: Claim = !up
     ? { status: 'False', reason: 'NotConnected', message: state.message }
     : resource.spec.unschedulable

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import PQueue from 'p-queue';
 import type { IncusHostSpec } from '../api/incushost.ts';
 import { sleep, type Clock } from '../clock.ts';
@@ -8,6 +9,7 @@ import type { CommandOutcome } from '../incus/outcome.ts';
 import type { SeenDrift } from '../incus/drift.ts';
 import { SshError } from '../ssh/errors.ts';
 import type { Artifacts } from './artifacts.ts';
+import type { HostFacts } from './host-facts.ts';
 import { openLink, type Link, type ReadKey } from './link.ts';
 import type { LiveLogs } from './live-logs.ts';
 import { perform } from './perform.ts';
@@ -25,6 +27,8 @@ export type HostState =
       instanceTypes: readonly InstanceType[];
       /** Configuration of the Incus project. */
       project: Readonly<Record<string, string>>;
+      /** What else it is. Not there while it has not been asked. */
+      facts?: HostFacts;
     }
   | { kind: 'down'; since: number; reason: string; message: string };
 
@@ -222,6 +226,7 @@ export class Host {
           drifted: (instance, what) => this.#noteDrift(instance, what),
           eventLag: (milliseconds) => events.eventLag(this.name, milliseconds / 1000),
           request: (method, path) => events.request(this.name, method, path),
+          facts: (facts) => this.#learn(facts),
         },
         clock,
       );
@@ -244,6 +249,7 @@ export class Host {
         ...(/\bqemu\b/.test(driver) ? (['VirtualMachine'] as const) : []),
       ],
       project: session.project.config,
+      facts: session.facts,
     };
     onUp();
     const { client, turns } = session;
@@ -261,6 +267,14 @@ export class Host {
 
   #closing(): boolean {
     return this.#stop.signal.aborted;
+  }
+
+  /** Takes what the host says of itself by now. */
+  #learn(facts: HostFacts): void {
+    const state = this.#state;
+    if (state.kind !== 'up' || isDeepStrictEqual(state.facts, facts)) return;
+    this.#state = { ...state, facts };
+    this.#options.events.changed(this.name, undefined);
   }
 
   #noteDrift(instance: string, kind: Drift | undefined): void {

@@ -8,6 +8,7 @@ import { readEvents } from '../incus/events.ts';
 import { HttpPipe } from '../incus/http.ts';
 import type { Inventory } from '../incus/inventory.ts';
 import type { Project, Server } from '../incus/schemas.ts';
+import { askFacts, type HostFacts } from './host-facts.ts';
 import type { Link } from './link.ts';
 import { Watch, type WatchEvents } from './watch.ts';
 
@@ -16,6 +17,8 @@ export interface SessionEvents extends WatchEvents {
   /** Milliseconds between an event's own time and its arrival. */
   eventLag(milliseconds: number): void;
   request(method: string, path: string): void;
+  /** The host was asked again what it is. */
+  facts(facts: HostFacts): void;
 }
 
 /** Whose turn it is to use a connection that carries only so much at once. */
@@ -40,11 +43,14 @@ export class Session {
   readonly watch: Watch;
   readonly server: Server;
   readonly project: Project;
+  /** As they were when the session began; {@link SessionEvents} has the newer ones. */
+  readonly facts: HostFacts;
   readonly link: Link;
   readonly turns: Turns;
   readonly #pipe: HttpPipe;
   readonly #socket: WebSocket;
   readonly #clock: Clock;
+  readonly #events: SessionEvents;
   #over = false;
   readonly #ended: Promise<string>;
 
@@ -56,6 +62,7 @@ export class Session {
       client: IncusClient;
       server: Server;
       project: Project;
+      facts: HostFacts;
     },
     inventory: Inventory,
     events: SessionEvents,
@@ -70,6 +77,8 @@ export class Session {
     this.client = parts.client;
     this.server = parts.server;
     this.project = parts.project;
+    this.facts = parts.facts;
+    this.#events = events;
     this.#pipe = parts.pipe;
     this.#socket = parts.socket;
     this.#clock = clock;
@@ -102,10 +111,10 @@ export class Session {
       if (server.auth !== 'trusted') {
         throw new IncusError('Forbidden', 'Incus answers, but does not trust this connection');
       }
-      const project = await client.project();
+      const [project, facts] = await Promise.all([client.project(), askFacts(client)]);
       const socket = await client.events();
       // It listens before the stream opens, so that no event finds nobody there.
-      session = new Session({ link, pipe, socket, client, server, project }, inventory, events, clock);
+      session = new Session({ link, pipe, socket, client, server, project, facts }, inventory, events, clock);
       await Promise.race([
         once(socket, 'open'),
         session.#ended.then((why) => {
@@ -128,7 +137,11 @@ export class Session {
       // Spread out, so that the hosts of an installation are not listed all at once.
       cancel = this.#clock.after(milliseconds * (0.8 + 0.4 * Math.random()), () => {
         this.watch.relist().then(
-          () => lookAfter(relistInterval),
+          () => {
+            lookAfter(relistInterval);
+            // Not before the list, which must come soon after a connection was made and never waits for this.
+            void askFacts(this.client).then((facts) => this.#over || this.#events.facts(facts));
+          },
           () => this.close(),
         );
       });

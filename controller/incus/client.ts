@@ -12,10 +12,14 @@ import {
   ImageAlias,
   Instance,
   InstanceState,
+  Network,
+  NetworkAcl,
   Operation,
   OperationList,
+  Profile,
   Project,
   Server,
+  StoragePool,
 } from './schemas.ts';
 
 /** Silence on a request that Incus answers at once, in milliseconds. */
@@ -70,7 +74,7 @@ export class IncusClient {
 
   /** Every instance of the project. */
   instances(): Promise<Instance[]> {
-    return this.#get(z.array(Instance), `/1.0/instances?recursion=1&${this.#inProject()}`, maxList);
+    return this.#list(Instance, 'instances');
   }
 
   instance(name: string): Promise<Instance> {
@@ -114,6 +118,26 @@ export class IncusClient {
       if (error instanceof IncusError && error.kind === 'NotFound') return false;
       throw error;
     }
+  }
+
+  /** Every storage pool. */
+  storagePools(): Promise<StoragePool[]> {
+    return this.#list(StoragePool, 'storage-pools');
+  }
+
+  /** Every profile that instances of the project may have. */
+  profiles(): Promise<Profile[]> {
+    return this.#list(Profile, 'profiles');
+  }
+
+  /** Every network that the project may use, and the host's own interfaces. */
+  networks(): Promise<Network[]> {
+    return this.#list(Network, 'networks');
+  }
+
+  /** Every ACL of those networks. */
+  networkAcls(): Promise<NetworkAcl[]> {
+    return this.#list(NetworkAcl, 'network-acls');
   }
 
   /** Sends a request that starts an operation, and returns the operation as it began. */
@@ -237,6 +261,10 @@ export class IncusClient {
 
   #inProject(): string {
     return `project=${encodeURIComponent(this.#project)}`;
+  }
+
+  #list<T>(schema: z.ZodType<T>, collection: string): Promise<T[]> {
+    return this.#get(z.array(schema), `/1.0/${collection}?recursion=1&${this.#inProject()}`, maxList);
   }
 
   async #get<T>(schema: z.ZodType<T>, path: string, maxBytes = maxAnswer): Promise<T> {

@@ -60,6 +60,41 @@ export type Server = z.infer<typeof Server>;
 export const Project = z.object({ name: z.string(), config: stringMap.default({}) });
 export type Project = z.infer<typeof Project>;
 
+export const StoragePool = z.object({ name: z.string(), driver: z.string() });
+export type StoragePool = z.infer<typeof StoragePool>;
+
+export const Profile = z.object({ name: z.string(), devices: z.record(z.string(), stringMap).default({}) });
+export type Profile = z.infer<typeof Profile>;
+
+/** A network, or an interface of the host that Incus does not manage. */
+export const Network = z.object({
+  name: z.string(),
+  type: z.string().default(''),
+  managed: z.boolean().default(false),
+  config: stringMap.nullish().transform((config) => config ?? {}),
+});
+export type Network = z.infer<typeof Network>;
+
+/** A rule of a network ACL. What is empty stands for anything. */
+export const NetworkAclRule = z.object({
+  action: z.string(),
+  state: z.string().default('enabled'),
+  source: z.string().default(''),
+  destination: z.string().default(''),
+  protocol: z.string().default(''),
+  source_port: z.string().default(''),
+  destination_port: z.string().default(''),
+});
+export type NetworkAclRule = z.infer<typeof NetworkAclRule>;
+export const NetworkAcl = z.object({
+  name: z.string(),
+  egress: z
+    .array(NetworkAclRule)
+    .nullish()
+    .transform((rules) => rules ?? []),
+});
+export type NetworkAcl = z.infer<typeof NetworkAcl>;
+
 export const ImageAlias = z.object({ target: z.string(), type: z.string() });
 export const Image = z.object({ fingerprint: z.string(), type: z.string() });
 export type Image = z.infer<typeof Image>;

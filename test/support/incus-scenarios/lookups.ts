@@ -55,4 +55,25 @@ export const lookups: readonly Scenario[] = [
       for (const [query, status] of refused) await expect(incus.events(query), query).rejects.toThrow(status);
     },
   },
+  {
+    name: 'storage pools, profiles, networks and their ACLs are listed as a whole',
+    async run(incus) {
+      const listed = async (collection: string) => {
+        const answer = await incus.request('GET', `/1.0/${collection}?recursion=1&project=default`);
+        return envelope(answer).metadata as { name: string }[];
+      };
+      expect(await listed('storage-pools')).toContainEqual(
+        expect.objectContaining({ name: 'default', driver: 'dir' }),
+      );
+      expect(await listed('profiles')).toContainEqual(
+        expect.objectContaining({
+          name: 'default',
+          devices: { root: { type: 'disk', path: '/', pool: 'default' } },
+        }),
+      );
+      // A real one also lists the machine's own interfaces.
+      for (const network of await listed('networks')) expect(network).toMatchObject({ managed: false });
+      expect(await listed('network-acls')).toEqual([]);
+    },
+  },
 ];

@@ -21,7 +21,11 @@ const routes: readonly [method: string, path: RegExp, handler: Handler][] = [
     ({ daemon }) => sync([...daemon.parts.store.projects.keys()].map((name) => `/1.0/projects/${name}`)),
   ],
   ['GET', /^\/1\.0\/projects\/([^/]+)$/, ({ daemon, words }) => sync(projectJson(daemon, words[0] ?? ''))],
+  ['GET', /^\/1\.0\/profiles$/, profiles],
   ['GET', /^\/1\.0\/profiles\/([^/]+)$/, profile],
+  ['GET', /^\/1\.0\/storage-pools$/, pools],
+  ['GET', /^\/1\.0\/networks$/, () => sync([])],
+  ['GET', /^\/1\.0\/network-acls$/, () => sync([])],
   ['GET', /^\/1\.0\/images\/aliases\/(.+)$/, alias],
   ['GET', /^\/1\.0\/images\/([^/]+)$/, image],
   ['GET', /^\/1\.0\/instances$/, instances],
@@ -133,6 +137,16 @@ function server({ parts }: Daemon) {
 function projectJson(daemon: Daemon, name: string) {
   const { config } = daemon.project(name);
   return { config, description: '', name, used_by: [] };
+}
+
+function profiles({ daemon, project }: Call): SimReply {
+  const all = [...daemon.project(project).profiles];
+  return sync(all.map(([name, found]) => ({ ...found, description: '', name, used_by: [], project })));
+}
+
+function pools({ daemon }: Call): SimReply {
+  const about = { config: {}, description: '', driver: 'dir', status: 'Created', locations: ['none'] };
+  return sync([...daemon.parts.store.pools].map((name) => ({ ...about, name, used_by: [] })));
 }
 
 function profile({ daemon, project, words }: Call): SimReply {

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { findCondition } from '../../../controller/api/conditions.ts';
 import { IncusHost, type IncusHostStatus } from '../../../controller/api/incushost.ts';
 import { apiVersion } from '../../../controller/api/meta.ts';
+import type { HostFacts } from '../../../controller/hosts/host-facts.ts';
 import type { HostState } from '../../../controller/hosts/host.ts';
 import { hostStatus } from '../../../controller/hosts/host-status.ts';
 
@@ -116,6 +117,28 @@ describe('the status of a host', () => {
     const before = told(up());
     const later = told(up(), host({}, before), now + 60_000);
     expect(later.conditions).toEqual(before.conditions);
+  });
+});
+
+describe('what the host is', () => {
+  const facts: HostFacts = {
+    pools: { told: [{ name: 'default', driver: 'dir' }] },
+    profiles: { told: [{ name: 'default', devices: {} }] },
+    networks: { told: [] },
+    acls: { untold: 'Forbidden' },
+  };
+
+  it('is in its conditions once it was asked, and stays there while it is out of sight', () => {
+    const asked: HostState = { ...(up() as Extract<HostState, { kind: 'up' }>), facts };
+    const last = ['RootDiskEnforced=False DriverDir', 'Isolated=True NoNetwork'];
+    expect(conditions(asked)).toEqual(expect.arrayContaining(last));
+    const lost = conditions(down('Unreachable'), host({}, told(asked)));
+    expect(lost).toEqual(expect.arrayContaining(last));
+  });
+
+  it('is looked for in what the IncusHost names now', () => {
+    const asked: HostState = { ...(up() as Extract<HostState, { kind: 'up' }>), facts };
+    expect(conditions(asked, host({ storagePool: 'fast' }))).toContain('RootDiskEnforced=False PoolNotFound');
   });
 });
 
