@@ -3,9 +3,10 @@ import { ManifestError } from './api/manifest.ts';
 import type { ControllerOptions } from './cli/controller.ts';
 import { UsageError } from './cli/input.ts';
 import { addLane } from './cli/lanes.ts';
+import { flushOutputs, note, out, watchOutputs } from './cli/output.ts';
 import { plan, type PlanOptions } from './cli/plan.ts';
+import { programEnd } from './cli/program-end.ts';
 import { run, type RunOptions } from './cli/run.ts';
-import { printable } from './printable.ts';
 import { exitCodes } from './standalone/progress.ts';
 import { logLevels } from './telemetry/log.ts';
 import { programVersion } from './version.ts';
@@ -14,6 +15,7 @@ const program = new Command('cijob')
   .description('Runs CI jobs in throw-away Incus instances, each attempt at most once.')
   .version(programVersion)
   .showHelpAfterError('(cijob --help tells how it is used)')
+  .configureOutput({ writeOut: (text) => void out(text), writeErr: (text) => note(text.trimEnd()) })
   .exitOverride();
 
 const list = (value: string, before: string[] = []) => [...before, value];
@@ -45,12 +47,15 @@ program
 Also as \`kubectl cijob run\` it does not talk to a cluster: jobs run on the Incus of this machine, or on that of --host.
 The log goes to standard output, phases and their times to standard error. Of several jobs, each line of a log comes
 after the name of its job.
-Ctrl-C cancels the jobs and cleans up. Exit codes:
+Ctrl-C cancels the jobs and cleans up; so do SIGTERM, SIGQUIT and SIGHUP, and a standard output that nobody reads any
+more or that cannot be written. Exit codes:
   the command's own    the command ran
   ${exitCodes.usage}                   the manifest is invalid
   ${exitCodes.infrastructure}                   infrastructure failed: host, guest or runner
+  ${exitCodes.output}                   standard output could not be written: the disk is full
   ${exitCodes.config}                   the job and the host do not fit: image, mounts, instance type
   ${exitCodes.cancelled}                  cancelled
+  ${exitCodes.readerGone}                  nobody reads standard output any more: \`cijob run … | head\`
 
 Example:
   cijob run -f docs/examples/cijob-container.yaml`,
@@ -173,9 +178,7 @@ if (wantsCluster(process.argv[2])) {
 program
   .command('version')
   .description('print the version')
-  .action(() => {
-    process.stdout.write(`${programVersion}\n`);
-  });
+  .action(() => out(`${programVersion}\n`));
 
 /** The cluster's libraries take half a second to load, which the subcommands that need no cluster do without. */
 function wantsCluster(subcommand: string | undefined): boolean {
@@ -189,11 +192,23 @@ function positive(value: string): number {
   return number;
 }
 
+programEnd.listen();
+watchOutputs();
+// Only a mistake of ours leads here: whatever is waited for keeps the program alive, and at the end it exits by itself.
+process.once('beforeExit', () => {
+  const command = process.argv[2] ?? '';
+  process.stderr.write(
+    `cijob: ${command} waits for something that can no longer happen; please report this\n`,
+  );
+  process.exit(exitCodes.infrastructure);
+});
 try {
   await program.parseAsync();
 } catch (error) {
   process.exitCode = report(error);
 }
+await flushOutputs();
+process.exit();
 
 /** Says what is wrong, without a stack trace, and returns the exit code. */
 function report(error: unknown): number {
@@ -201,7 +216,7 @@ function report(error: unknown): number {
     // Commander has said it already.
     return error.exitCode === 0 ? 0 : exitCodes.usage;
   }
-  process.stderr.write(`cijob: ${printable(error instanceof Error ? error.message : String(error))}\n`);
+  note(`cijob: ${error instanceof Error ? error.message : String(error)}`);
   return error instanceof ManifestError || error instanceof UsageError
     ? exitCodes.usage
     : exitCodes.infrastructure;

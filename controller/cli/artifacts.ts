@@ -1,4 +1,4 @@
-import { once } from 'node:events';
+import { unlinkSync } from 'node:fs';
 import { access as probe, open, rename, unlink } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CiJob } from '../api/cijob.ts';
@@ -6,6 +6,8 @@ import { draftPathOf, fileNameOf } from '../file-names.ts';
 import { getJob, Unable, withCluster, type ClusterFlags } from './cluster.ts';
 import { UsageError } from './input.ts';
 import { openLog, type LogQuery } from './log-stream.ts';
+import { note, out } from './output.ts';
+import { leave, programEnd } from './program-end.ts';
 import { serverAccess, type ServerAccess, type ServerFlags } from './server-access.ts';
 import { ServerRefused } from './server-refused.ts';
 
@@ -33,13 +35,11 @@ export async function artifacts(name: string, options: ArtifactsOptions): Promis
       ...{ follow: false, offset: 0, attempt },
     };
     if (output === '-') {
-      await download(access, query, async (chunk) => {
-        if (!process.stdout.write(chunk)) await once(process.stdout, 'drain');
-      });
+      await download(access, query, out);
     } else {
       await toFile(output, force, (take) => download(access, query, take));
     }
-    note(job, output);
+    tellOf(job, output);
     return 0;
   });
 }
@@ -80,6 +80,10 @@ class NotTaken extends Error {}
 async function toFile(path: string, force: boolean, fill: (take: Take) => Promise<void>): Promise<void> {
   const draft = draftPathOf(path, '.part');
   const file = await open(draft, 'wx');
+  const giveBack = programEnd.takeOver((cause) => {
+    unlinkSync(draft);
+    leave(cause);
+  });
   try {
     await fill(async (chunk) => {
       await file.appendFile(chunk).catch((cause: unknown) => {
@@ -90,6 +94,7 @@ async function toFile(path: string, force: boolean, fill: (take: Take) => Promis
     if (!force) await mustNotExist(path);
     await rename(draft, path);
   } finally {
+    giveBack();
     await file.close().catch(() => undefined);
     await unlink(draft).catch(() => undefined);
   }
@@ -104,12 +109,12 @@ async function mustNotExist(path: string): Promise<void> {
 }
 
 /** Says on standard error what is in the archive, as far as the status tells. */
-function note({ status }: CiJob, output: string): void {
+function tellOf({ status }: CiJob, output: string): void {
   const { artifacts: kept } = status ?? {};
   if (!kept) return;
   const { files, bytes, skipped, truncated } = kept;
   const left = skipped > 0 ? `, ${skipped} left out (links, empty files, no regular files)` : '';
   const cut = truncated ? '; a limit was reached: not all that matches is in it' : '';
   const where = output === '-' ? '' : `${output}: `;
-  process.stderr.write(`cijob: ${where}${files} files in ${bytes} bytes${left}${cut}\n`);
+  note(`cijob: ${where}${files} files in ${bytes} bytes${left}${cut}`);
 }

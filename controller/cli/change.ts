@@ -11,6 +11,7 @@ import { hasReason } from '../kube/api-error.ts';
 import { cijobs } from '../kube/resources.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { getJob, Unable, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
+import { out } from './output.ts';
 
 /** `cijob cancel NAME`: ends a job; its log and what is known of it stay. */
 export async function cancel(name: string, flags: ClusterFlags): Promise<number> {
@@ -44,7 +45,7 @@ export async function retry(name: string, flags: ClusterFlags): Promise<number> 
       const copy = `${beginningOf(base, longestName - suffix.length)}${suffix}`;
       try {
         await cluster.client.create(cijobs, cluster.namespace, retryOf(job, copy));
-        process.stdout.write(`${copy}\n`);
+        say(copy);
         return 0;
       } catch (error) {
         if (!hasReason(error, 'AlreadyExists')) throw error;
@@ -99,5 +100,5 @@ function ref({ namespace }: Cluster, name: string) {
 }
 
 function say(line: string): void {
-  process.stdout.write(`${line}\n`);
+  void out(`${line}\n`);
 }

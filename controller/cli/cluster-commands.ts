@@ -1,5 +1,4 @@
 import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
-import { printable } from '../printable.ts';
 import { artifacts, type ArtifactsOptions } from './artifacts.ts';
 import { cancel, hold, release, retry } from './change.ts';
 import { jobNames, type ClusterFlags } from './cluster.ts';
@@ -10,6 +9,7 @@ import { get, type GetOptions } from './get.ts';
 import { hosts, type HostsOptions } from './hosts.ts';
 import { UsageError } from './input.ts';
 import { logs, type LogsOptions } from './logs.ts';
+import { note, out } from './output.ts';
 import { shell, type ShellOptions } from './shell.ts';
 
 /** Adds the subcommands that talk to a cluster, which are those of `kubectl cijob`. */
@@ -75,16 +75,14 @@ Examples:
     .command('completion')
     .description('print a script for the shell that completes commands, flags and names')
     .addArgument(new Argument('<shell>').choices(shells))
-    .action((of: Shell) => {
-      process.stdout.write(completion(of));
-    });
+    .action((of: Shell) => out(completion(of)));
   program
     .command('__complete [words...]', { hidden: true })
     .description('tell a shell what can come next on the command line')
     .action(async (words: readonly string[]) => {
       // A cluster that cannot be asked has no names to offer, and a command line is no place to say why.
       const names = (flags: ClusterFlags) => jobNames(flags).catch(() => []);
-      process.stdout.write(completionLines(await complete(program, words, names)));
+      await out(completionLines(await complete(program, words, names)));
     });
 }
 
@@ -123,7 +121,7 @@ function act<A extends unknown[]>(run: (...args: A) => Promise<number>): (...arg
     } catch (error) {
       if (error instanceof UsageError) throw error;
       const message = error instanceof Error ? error.message : String(error);
-      process.stderr.write(`cijob: ${printable(message.replaceAll(/\s*\n\s*/g, '; '))}\n`);
+      note(`cijob: ${message.replaceAll(/\s*\n\s*/g, '; ')}`);
       process.exitCode = 1;
     }
   };

@@ -28,6 +28,7 @@ import { LogService, type LogOptions } from './log-service.ts';
 import { hostMeasures, loopMeasures, metricSources } from './metric-sources.ts';
 import { hostLog, logCommand, measure } from './observe.ts';
 import { Overhead } from './overhead.ts';
+import { programEnd } from './program-end.ts';
 import { servedShells } from './shell-service.ts';
 
 export interface ControllerOptions extends LogOptions {
@@ -65,12 +66,12 @@ export async function controller(options: ControllerOptions): Promise<number> {
   const client = new KubeClient(transport);
   const stopping = new AbortController();
   let lost: string | undefined;
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.once(signal, () => {
-      log.info({ signal }, 'stopping');
-      stopping.abort(new Error(signal));
-    });
-  }
+  programEnd.takeOver((cause) => {
+    // Nothing of a controller goes to standard output.
+    if (cause.kind === 'output') return;
+    log.info({ signal: cause.signal }, 'stopping');
+    stopping.abort(new Error(cause.signal));
+  });
   const election = new LeaderElection({
     client,
     clock,

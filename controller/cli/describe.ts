@@ -7,6 +7,7 @@ import { heldUntil } from '../reconcile/clean-up.ts';
 import { printable, printableLine } from '../printable.ts';
 import { duration } from '../reconcile/status.ts';
 import { getJob, getRaw, withCluster, type ClusterFlags } from './cluster.ts';
+import { out } from './output.ts';
 import { bold, colourPhase, table } from './table.ts';
 
 export interface DescribeOptions extends ClusterFlags {
@@ -19,7 +20,7 @@ export async function describe(name: string, options: DescribeOptions): Promise<
     const { client, namespace } = cluster;
     if (options.output === 'json') {
       const raw = await getRaw(client, cijobs, { namespace, name });
-      process.stdout.write(`${JSON.stringify(raw, null, 2)}\n`);
+      await out(`${JSON.stringify(raw, null, 2)}\n`);
       return 0;
     }
     const job = await getJob(cluster, name);
@@ -27,7 +28,7 @@ export async function describe(name: string, options: DescribeOptions): Promise<
     // Who may read jobs need not be allowed to read hosts.
     const on =
       host === undefined ? undefined : await client.get(incushosts, { name: host }).catch(() => undefined);
-    process.stdout.write(`${description(job, on?.spec.project, Date.now()).join('\n')}\n`);
+    await out(`${description(job, on?.spec.project, Date.now()).join('\n')}\n`);
     return 0;
   });
 }

@@ -8,6 +8,8 @@ import { keyOf } from '../reconcile/names.ts';
 import { printable } from '../printable.ts';
 import { duration } from '../reconcile/status.ts';
 import { getRaw, listAll, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
+import { note, out } from './output.ts';
+import { leave, programEnd } from './program-end.ts';
 import { age, colourPhase, table } from './table.ts';
 import { cutTo } from './width.ts';
 
@@ -30,17 +32,15 @@ export async function get(name: string | undefined, options: GetOptions): Promis
     if (options.output === 'json') {
       const whole =
         name === undefined ? { apiVersion: 'v1', kind: 'List', metadata: {}, items: found } : found[0];
-      print(JSON.stringify(whole, null, 2));
+      await print(JSON.stringify(whole, null, 2));
       return 0;
     }
     const jobs = found.flatMap((one) => cijobs.schema.safeParse(one).data ?? []);
     if (jobs.length === 0 && options.output !== 'name') {
-      process.stderr.write(
-        options.allNamespaces ? 'no CiJobs\n' : `no CiJobs in namespace ${cluster.namespace}\n`,
-      );
+      note(options.allNamespaces ? 'no CiJobs' : `no CiJobs in namespace ${cluster.namespace}`);
       return 0;
     }
-    for (const line of linesOf(jobs, options, Date.now())) print(line);
+    for (const line of linesOf(jobs, options, Date.now())) await print(line);
     return 0;
   });
 }
@@ -128,12 +128,14 @@ async function watch(cluster: Cluster, name: string | undefined, options: GetOpt
     },
   });
   const tell = (job: CiJob) => {
-    if (options.output === 'json') print(JSON.stringify(job));
-    else print(linesOf([job], options, Date.now()).at(-1) ?? '');
+    if (options.output === 'json') void print(JSON.stringify(job));
+    else void print(linesOf([job], options, Date.now()).at(-1) ?? '');
   };
-  const interrupted = new Promise<undefined>((resolve) => {
-    process.once('SIGINT', () => resolve(undefined));
-    process.once('SIGTERM', () => resolve(undefined));
+  const { promise: interrupted, resolve: interrupt } = Promise.withResolvers<undefined>();
+  const giveBack = programEnd.takeOver((cause) => {
+    // To be ended so is what it waits for. Whatever else ends it is told by the exit code.
+    if (cause.kind === 'signal' && ['SIGINT', 'SIGTERM'].includes(cause.signal)) interrupt(undefined);
+    else leave(cause);
   });
   reflector.start();
   const first = await Promise.race([reflector.synced.then(() => undefined), failed.promise, interrupted]);
@@ -143,13 +145,14 @@ async function watch(cluster: Cluster, name: string | undefined, options: GetOpt
   }
   synced = true;
   if (!live) {
-    if (options.output !== 'json' && options.output !== 'name') print(headOf(options).join('   '));
+    if (options.output !== 'json' && options.output !== 'name') await print(headOf(options).join('   '));
     for (const job of sorted(jobs)) tell(job);
   }
-  if (live) process.stdout.write('\u001b[2J');
+  if (live) await out('\u001b[2J');
   const redraw = live ? setInterval(() => draw(sorted(jobs), options), 500) : undefined;
   const error = await Promise.race([failed.promise, interrupted]);
   clearInterval(redraw);
+  giveBack();
   await reflector.stop();
   if (error) throw error;
   return 0;
@@ -166,9 +169,9 @@ function draw(jobs: readonly CiJob[], options: GetOptions): void {
   const shown =
     lines.length < rows ? lines : [...lines.slice(0, rows - 2), `… ${lines.length - rows + 2} more`];
   const cut = shown.map((line) => cutTo(line, columns));
-  process.stdout.write(`\u001b[H${cut.map((line) => `${line}\u001b[0m\u001b[K`).join('\n')}\n\u001b[J`);
+  void out(`\u001b[H${cut.map((line) => `${line}\u001b[0m\u001b[K`).join('\n')}\n\u001b[J`);
 }
 
-function print(line: string): void {
-  process.stdout.write(`${line}\n`);
+function print(line: string): Promise<void> {
+  return out(`${line}\n`);
 }

@@ -2,6 +2,7 @@ import { findCondition } from '../api/conditions.ts';
 import type { IncusHost } from '../api/incushost.ts';
 import { incushosts } from '../kube/resources.ts';
 import { listAll, withCluster, type ClusterFlags } from './cluster.ts';
+import { note, out } from './output.ts';
 import { age, table } from './table.ts';
 
 export interface HostsOptions extends ClusterFlags {
@@ -14,12 +15,12 @@ export async function hosts(options: HostsOptions): Promise<number> {
     const items = await listAll(client, incushosts, {});
     if (options.output === 'json') {
       const whole = { apiVersion: 'v1', kind: 'List', metadata: {}, items };
-      process.stdout.write(`${JSON.stringify(whole, null, 2)}\n`);
+      await out(`${JSON.stringify(whole, null, 2)}\n`);
       return 0;
     }
     const all = items.flatMap((one) => incushosts.schema.safeParse(one).data ?? []);
-    if (all.length === 0) process.stderr.write('no IncusHosts\n');
-    else process.stdout.write(`${hostLines(all, Date.now()).join('\n')}\n`);
+    if (all.length === 0) note('no IncusHosts');
+    else await out(`${hostLines(all, Date.now()).join('\n')}\n`);
     return 0;
   });
 }

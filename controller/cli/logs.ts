@@ -1,10 +1,10 @@
-import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CiJob } from '../api/cijob.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { printable } from '../printable.ts';
 import { getJob, Unable, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
 import { openLog, type LogQuery } from './log-stream.ts';
+import { note, out } from './output.ts';
 import { serverAccess, type ServerAccess, type ServerFlags } from './server-access.ts';
 import { ServerRefused } from './server-refused.ts';
 
@@ -20,8 +20,6 @@ const pause = 1_000;
 
 /** `cijob logs NAME`: the log of a job, from the controller's log server or, failing that, its end from the status. */
 export async function logs(name: string, options: LogsOptions): Promise<number> {
-  // A reader such as head(1) that has seen enough is no error.
-  process.stdout.on('error', () => process.exit(0));
   return withCluster(options, async (cluster) => {
     const job = await getJob(cluster, name);
     const access = await serverAccess(cluster.config, options);
@@ -63,15 +61,15 @@ async function stream(
       for await (const chunk of log.body as AsyncIterable<Buffer>) {
         heardAt = Date.now();
         query.offset += chunk.length;
-        if (!process.stdout.write(chunk)) await once(process.stdout, 'drain');
+        await out(chunk);
       }
-      if (log.truncated) note('the log was cut short here: it reached a limit of the log store');
+      if (log.truncated) note('cijob: the log was cut short here: it reached a limit of the log store');
       if (!follow || attempt !== undefined) return;
       const now = await getJob(cluster, name);
       const current = now.status?.attempt ?? 1;
       if (now.metadata.uid !== uid || (isFinished(now) && current <= log.attempt)) return;
       if (current > log.attempt) {
-        note(`attempt ${log.attempt} was lost to the infrastructure; attempt ${current} follows`);
+        note(`cijob: attempt ${log.attempt} was lost to the infrastructure; attempt ${current} follows`);
         query.attempt = current;
         query.offset = 0;
       } else {
@@ -101,12 +99,8 @@ function isOver(job: CiJob, attempt: number | undefined): boolean {
 function fallBack({ metadata, status }: CiJob, why: string): number {
   const excerpt = status?.failure?.excerpt;
   if (excerpt === undefined) throw new Unable(`the log of ${metadata.name} cannot be read: ${why}`);
-  note(`${why}; this is the end of the log, as the status keeps it:`);
-  process.stdout.write(process.stdout.isTTY ? printable(excerpt) : excerpt);
-  if (!excerpt.endsWith('\n')) process.stdout.write('\n');
+  note(`cijob: ${why}; this is the end of the log, as the status keeps it:`);
+  void out(process.stdout.isTTY ? printable(excerpt) : excerpt);
+  if (!excerpt.endsWith('\n')) void out('\n');
   return 0;
-}
-
-function note(line: string): void {
-  process.stderr.write(`cijob: ${line}\n`);
 }

@@ -15,6 +15,7 @@ import type { Resolved } from '../reconcile/desired.ts';
 import { instanceName, keyOf, specHash } from '../reconcile/names.ts';
 import { exitCodes } from '../standalone/progress.ts';
 import { readInput, type JobManifest } from './input.ts';
+import { note, out } from './output.ts';
 import { NoHostConnected, Standalone } from './standalone.ts';
 
 export interface PlanOptions {
@@ -51,20 +52,20 @@ const attempt = 1;
 export async function plan(options: PlanOptions): Promise<number> {
   const input = await readInput([...options.file, ...options.host]);
   if (options.offline)
-    return show(await planAll(input.jobs, input.hosts, anyHost, offline(input.hosts)), options);
+    return await show(await planAll(input.jobs, input.hosts, anyHost, offline(input.hosts)), options);
   const standalone = new Standalone({
     input,
     identity: options.identity,
     observer: { status: () => undefined, command: () => undefined },
     onJob: () => undefined,
-    say: (line) => process.stderr.write(`${printable(line)}\n`),
+    say: note,
   });
   try {
     await standalone.connect();
     const { pool } = standalone;
     const state = ({ metadata }: IncusHost) => pool.state(metadata.name) ?? unknownHost;
     const ask: Ask = (host, command) => pool.perform(host, command);
-    return show(await planAll(input.jobs, input.hosts, state, ask), options);
+    return await show(await planAll(input.jobs, input.hosts, state, ask), options);
   } catch (error) {
     if (!(error instanceof NoHostConnected)) throw error;
     throw new NoHostConnected(`${error.message}\nwith --offline, what needs no answer from a host is shown`);
@@ -185,10 +186,10 @@ function jobOf({ metadata, spec }: JobManifest): CiJob {
   };
 }
 
-function show(plans: readonly JobPlan[], { output }: PlanOptions): number {
+async function show(plans: readonly JobPlan[], { output }: PlanOptions): Promise<number> {
   const text = output === 'json' ? `${JSON.stringify(plans, null, 2)}\n` : plans.map(asText).join('\n');
   // A script keeps every byte; a terminal must not be steered by it.
-  process.stdout.write(process.stdout.isTTY ? printable(text) : text);
+  await out(process.stdout.isTTY ? printable(text) : text);
   const reasons = plans.flatMap(({ refused }) => refused?.reason ?? []);
   if (reasons.includes('HostUnreachable')) return exitCodes.infrastructure;
   return reasons.length > 0 ? exitCodes.config : 0;

@@ -3,7 +3,6 @@ import { systemClock } from '../clock.ts';
 import { Artifacts } from '../hosts/artifacts.ts';
 import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';
-import { printable } from '../printable.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
@@ -13,6 +12,8 @@ import { failedEnds } from './failed-ends.ts';
 import { readInput } from './input.ts';
 import { JobLines, type LogPrinter } from './job-lines.ts';
 import { JobTraces } from './job-traces.ts';
+import { note, out, roomInOutput } from './output.ts';
+import { exitCodeFor, programEnd, type EndCause } from './program-end.ts';
 import { savedArchives } from './saved-archives.ts';
 import { Standalone } from './standalone.ts';
 
@@ -36,19 +37,21 @@ export interface RunOptions {
 export async function run(options: RunOptions): Promise<number> {
   const input = await readInput([...options.file, ...options.host]);
   const say = (line: string) => {
-    if (!options.quiet) process.stderr.write(`${printable(line)}\n`);
+    if (!options.quiet) note(line);
   };
   const finished = new Map<string, CiJobStatus>();
   const { promise: allGone, resolve: everythingGone } = Promise.withResolvers<undefined>();
   const keys = input.jobs.map(({ metadata }) => keyOf(metadata));
   const severalJobs = keys.length > 1;
-  const write = (bytes: Buffer | string) => process.stdout.write(bytes);
+  const write = (bytes: Buffer | string) => void out(bytes);
   const printer: LogPrinter = severalJobs
     ? new JobLines(keys, write, process.stdout.isTTY)
     : { take: (_log, chunk) => write(chunk), end: () => undefined };
   const logs = new LiveLogs(
-    passOn((log, chunk) => {
-      if (options.output === 'text') printer.take(log, chunk);
+    passOn(async (log, chunk) => {
+      if (options.output !== 'text') return;
+      printer.take(log, chunk);
+      await roomInOutput();
     }),
   );
   const traces = await startTraces({
@@ -102,43 +105,52 @@ export async function run(options: RunOptions): Promise<number> {
     },
   });
   const { store } = standalone;
-  let stopListening: () => void = () => undefined;
+  let asked: { cause: EndCause; at: number } | undefined;
+  let giveBack: () => void = () => undefined;
   try {
     await standalone.connect();
     const created = input.jobs.map((job) => store.create(job, systemClock.now()));
     for (const job of created) {
       if (jobTraces) say(`${keyOf(job.metadata)}: trace ${jobTraces.fields(job).trace_id}`);
     }
-    stopListening = onInterrupt((times) => {
-      if (times > 1) process.exit(exitCodes.cancelled);
-      say('cancelling; interrupt again to leave at once (the instance then stays behind)');
+    giveBack = programEnd.takeOver((cause) => {
+      if (asked && isImpatient(cause, systemClock.now() - asked.at)) process.exit(exitCodes.cancelled);
+      if (asked) return;
+      asked = { cause, at: systemClock.now() };
+      say(
+        `${whyCancelled(cause)}: cancelling; press Ctrl-C to leave at once (the instance then stays behind)`,
+      );
       for (const key of keys) store.cancel(key);
     });
     await allGone;
     if (severalJobs && options.output === 'text') failedEnds(finished).forEach(say);
     if (options.output === 'json') {
       const jobs = keys.map((key) => store.get(key));
-      process.stdout.write(`${JSON.stringify(jobs, null, 2)}\n`);
+      await out(`${JSON.stringify(jobs, null, 2)}\n`);
     }
+    if (asked?.cause.kind === 'output') return exitCodeFor(asked.cause);
     const codes = keys.map((key) => exitCodeOf(finished.get(key) ?? {}));
     return codes.find((code) => code !== 0) ?? 0;
   } finally {
-    stopListening();
+    giveBack();
     await standalone.close();
     await traces?.close();
   }
 }
 
-function onInterrupt(handle: (times: number) => void): () => void {
-  let times = 0;
-  const listener = () => {
-    times += 1;
-    handle(times);
-  };
-  process.on('SIGINT', listener);
-  process.on('SIGTERM', listener);
-  return () => {
-    process.off('SIGINT', listener);
-    process.off('SIGTERM', listener);
-  };
+/** Ctrl-C comes twice, milliseconds apart, where a wrapper such as npm hands on what the terminal sent to both. */
+const onePress = 500;
+
+/**
+ * Whether somebody at the keyboard does not want to wait. A terminal that is closed sends SIGHUP more than once, and
+ * whoever stops a service may send SIGTERM again.
+ *
+ * @param later milliseconds since the program was asked to end.
+ */
+function isImpatient(cause: EndCause, later: number): boolean {
+  return cause.kind === 'signal' && ['SIGINT', 'SIGQUIT'].includes(cause.signal) && later > onePress;
+}
+
+function whyCancelled(cause: EndCause): string {
+  return cause.kind === 'signal' ? cause.signal : `standard output failed (${cause.code})`;
 }

@@ -74,7 +74,12 @@ export function converse(socket: WebSocket, streams: ShellStreams): Promise<Shel
   const write = (to: Writable, chunk: Buffer) => {
     if (chunk.length === 0 || to.write(chunk)) return;
     socket.pause();
-    to.once('drain', () => socket.resume());
+    // An output that fails takes nothing more, and holds nothing up.
+    const goOn = () => {
+      to.off('drain', goOn).off('error', goOn);
+      socket.resume();
+    };
+    to.on('drain', goOn).on('error', goOn);
   };
   socket.on('message', (message: Buffer) => {
     hear();

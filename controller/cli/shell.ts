@@ -1,7 +1,7 @@
-import { constants } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import type WebSocket from 'ws';
 import { Unable, withCluster, type ClusterFlags } from './cluster.ts';
+import { leave, programEnd } from './program-end.ts';
 import { serverAccess, serverUrl, type ServerAccess, type ServerFlags } from './server-access.ts';
 import { ServerRefused } from './server-refused.ts';
 import { connectShell, converse } from './shell-session.ts';
@@ -13,7 +13,6 @@ export interface ShellOptions extends ClusterFlags, ServerFlags {
 /** How long to wait for a controller that leads, in milliseconds: one restarts, or another takes over. */
 const patience = 60_000;
 const pause = 1_000;
-const signals = ['SIGTERM', 'SIGHUP'] as const;
 
 /**
  * `cijob shell NAME [-- COMMAND…]`: a shell, or another command, in the guest of a job. Returns its exit code. With a
@@ -75,17 +74,16 @@ function rawTerminal(): () => void {
   const restore = () => {
     if (!stdin.destroyed) stdin.setRawMode(wasRaw);
   };
-  const onSignal = (signal: NodeJS.Signals) => {
-    restore();
-    process.exit(128 + constants.signals[signal]);
-  };
   stdin.setRawMode(true);
   process.once('exit', restore);
-  for (const signal of signals) process.once(signal, onSignal);
+  const giveBack = programEnd.takeOver((cause) => {
+    restore();
+    leave(cause);
+  });
   return () => {
+    giveBack();
     restore();
     process.off('exit', restore);
-    for (const signal of signals) process.off(signal, onSignal);
   };
 }
 

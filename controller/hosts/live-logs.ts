@@ -193,15 +193,19 @@ export function logSourceOf(instance: InstanceView | undefined): LogSource | und
   return { instance: instance.name, namespace, name, uid, attempt: Number(attempt ?? 1) };
 }
 
-/** A sink that passes every log on, each byte once and in order, for as long as the process lives. */
-export function passOn(onLog: (log: LogSource, chunk: Buffer) => void): LogSink {
+/**
+ * A sink that passes every log on, each byte once and in order, for as long as the process lives.
+ *
+ * @param onLog resolves when it can take more; the guest is not read any faster.
+ */
+export function passOn(onLog: (log: LogSource, chunk: Buffer) => Promise<void>): LogSink {
   const sizes = new Map<string, number>();
   return {
     size: ({ instance }) => sizes.get(instance),
-    write(log, offset, chunk) {
+    async write(log, offset, chunk) {
       sizes.set(log.instance, offset + chunk.length);
-      onLog(log, chunk);
-      return Promise.resolve(true);
+      await onLog(log, chunk);
+      return true;
     },
   };
 }

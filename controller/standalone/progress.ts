@@ -4,8 +4,17 @@ import { printableLine } from '../printable.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { duration } from '../reconcile/status.ts';
 
-/** Exit codes of `cijob run` that are not the job's own: sysexits.h, and the shell's for a signal. */
-export const exitCodes = { usage: 64, infrastructure: 70, config: 78, cancelled: 130 } as const;
+/** Exit codes of the program that are not a job's own: sysexits.h, and the shell's for SIGINT and SIGPIPE. */
+export const exitCodes = {
+  usage: 64,
+  infrastructure: 70,
+  /** Standard output cannot be written. */
+  output: 74,
+  config: 78,
+  cancelled: 130,
+  /** Nobody reads standard output any more. */
+  readerGone: 141,
+} as const;
 
 /**
  * One line for a phase that a job has just entered, with the time since the job was created; undefined when there is

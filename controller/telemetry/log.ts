@@ -43,7 +43,7 @@ const redacted = secretFields.flatMap((field) => [field, `*.${field}`, `*.*.${fi
 
 /** A structured logger: `time` (RFC 3339, UTC), `level` (a word), `msg`, and the fields given. */
 export function createLogger(options: LogOptions): Logger {
-  const { level, clock, format, destination = pino.destination({ dest: 2, sync: true }) } = options;
+  const { level, clock, format, destination = standardError() } = options;
   return pino(
     {
       level,
@@ -55,6 +55,11 @@ export function createLogger(options: LogOptions): Logger {
     },
     format === 'json' ? destination : { write: (line) => destination.write(humanLine(line)) },
   );
+}
+
+/** A log that cannot be written, such as to a full disk, is no reason to stop. */
+function standardError(): DestinationStream {
+  return pino.destination({ dest: 2, sync: true }).on('error', () => undefined);
 }
 
 /** `12:00:00 info  ci/a on build-1: the message  key=value` for one JSON line. */
