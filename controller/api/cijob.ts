@@ -212,7 +212,9 @@ export const CiJobSpec = z
       .max(1000000)
       .default(0)
       .meta(immutable)
-      .describe('Jobs of a higher priority are admitted first. Running jobs are never preempted.'),
+      .describe(
+        'Of the jobs of one namespace, those of a higher priority are admitted first. Among namespaces slots are shared: the next one goes to the namespace that has the fewest. Running jobs are never preempted.',
+      ),
     bootTimeoutSeconds: z
       .int()
       .min(1)

@@ -145,14 +145,13 @@ export async function controller(options: ControllerOptions): Promise<number> {
         }
         return value;
       },
-      onAdmitted: (key) => cluster.engine.wake(key),
+      wake: (key) => cluster.engine.wake(key),
       events: {
         changed(host, instance) {
           const { engine } = cluster;
           if (instance === undefined) {
             tellOfHost(host, pool.state(host));
             cluster.hostChanged(host);
-            for (const key of pool.waitingKeys()) engine.wake(key);
           }
           engine.hostChanged(
             host,

@@ -6,7 +6,7 @@ import { systemClock } from '../clock.ts';
 import { fit } from '../hosts/admission.ts';
 import { refusalByGrants } from '../hosts/grants.ts';
 import type { HostState } from '../hosts/host.ts';
-import { offerOf } from '../hosts/pool.ts';
+import { offerOf } from '../hosts/candidate.ts';
 import { commandLines, type Command, type Verb } from '../incus/commands.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { printable } from '../printable.ts';
@@ -116,10 +116,9 @@ async function planOne(
   ask: Ask,
 ): Promise<JobPlan> {
   const key = keyOf(job.metadata);
-  const nothing = { instances: 0, cpu: 0, memoryBytes: 0 };
   const found = fit(
     slotRequestOf(job, {}),
-    hosts.map((host) => offerOf(host, state(host), { ...nothing })),
+    hosts.map((host) => offerOf(host, state(host))),
   );
   if (found.kind !== 'fits') {
     return { job: key, refused: { reason: found.reason, message: found.message }, commands: [] };

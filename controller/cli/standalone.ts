@@ -54,13 +54,10 @@ export class Standalone {
       readKey: (reference) => this.#readKey(reference),
       ...(logs ? { logs } : {}),
       ...(artifacts ? { artifacts } : {}),
-      onAdmitted: (key) => this.engine.wake(key),
+      wake: (key) => this.engine.wake(key),
       events: {
         changed: (host, instance) => {
-          if (instance === undefined) {
-            this.#hostChanged(host);
-            for (const key of this.pool.waitingKeys()) this.engine.wake(key);
-          }
+          if (instance === undefined) this.#hostChanged(host);
           this.engine.hostChanged(host, instance, undefined);
         },
         drift: (host, instance, kind) => say(`instance ${instance} on ${host}: ${kind}, not by this program`),

@@ -1,35 +1,45 @@
 import type { InstanceType } from './host.ts';
+import type { Usage } from './ledger.ts';
 
-/** What a job asks of a host. */
-export interface Demand {
-  /** `namespace/name` of the job. */
-  key: string;
+/** What a job asks of a host. Two jobs that ask for the same fit on the same hosts. */
+export interface Ask {
+  namespace: string;
   namespaceLabels: Readonly<Record<string, string>>;
   hostLabels: Readonly<Record<string, string>>;
   type: InstanceType;
   cpu: number;
   memoryBytes: number;
-  priority: number;
+  rootDiskBytes: number;
   /** Hosts that failed the job before: only if no other has room. */
   avoid: readonly string[];
+}
+
+/** What a job asks, and its rank among those of its namespace. */
+export interface Demand extends Ask {
+  /** `namespace/name` of the job. */
+  key: string;
+  priority: number;
   /** Milliseconds since the epoch. */
   createdAt: number;
 }
 
-/** What a host offers. */
+/** What a host offers. What is not known or not counted is `Infinity`. */
 export interface Offer {
   name: string;
   labels: Readonly<Record<string, string>>;
   /** Whether it is connected. Nothing is sent to a host that is not. */
   up: boolean;
-  /** Whether it may take new jobs at all; the reason when not. */
-  unschedulable: string | undefined;
+  /** Why it takes no new jobs, or none of a namespace; undefined when it does. For everybody to read. */
+  refusal: (namespace: string) => string | undefined;
   /** undefined while not known. */
   instanceTypes: readonly InstanceType[] | undefined;
   /** Labels a namespace needs; undefined admits all. */
   namespaceLabels: Readonly<Record<string, string>> | undefined;
-  capacity: { instances: number; cpu: number; memoryBytes: number };
-  used: { instances: number; cpu: number; memoryBytes: number };
+  /** What all instances together may take. */
+  capacity: Usage;
+  /** What a single instance may be. */
+  largest: { cpu: number; memoryBytes: number; rootDiskBytes: number };
+  used: Usage;
 }
 
 export type Fit =
@@ -44,11 +54,11 @@ export type Fit =
  * with the most free slots.
  * Says otherwise what stands in the way, beginning with what concerns most hosts.
  */
-export function fit(demand: Demand, offers: readonly Offer[]): Fit {
-  const wanted = Object.entries(demand.hostLabels)
+export function fit(ask: Ask, offers: readonly Offer[]): Fit {
+  const wanted = Object.entries(ask.hostLabels)
     .map(([key, value]) => `${key}=${value}`)
     .join(',');
-  const selected = offers.filter((offer) => matches(demand.hostLabels, offer.labels));
+  const selected = offers.filter((offer) => matches(ask.hostLabels, offer.labels));
   if (selected.length === 0) {
     const message =
       offers.length === 0
@@ -57,7 +67,7 @@ export function fit(demand: Demand, offers: readonly Offer[]): Fit {
     return { kind: 'waits', reason: 'NoMatchingHost', message };
   }
   const admitting = selected.filter(
-    (offer) => offer.namespaceLabels === undefined || matches(offer.namespaceLabels, demand.namespaceLabels),
+    (offer) => offer.namespaceLabels === undefined || matches(offer.namespaceLabels, ask.namespaceLabels),
   );
   if (admitting.length === 0) {
     return {
@@ -66,57 +76,92 @@ export function fit(demand: Demand, offers: readonly Offer[]): Fit {
       message: `spec.allowedNamespaces of ${names(selected)} does not admit the job's namespace`,
     };
   }
-  const able = admitting.filter((offer) => offer.instanceTypes?.includes(demand.type) ?? true);
+  const able = admitting.filter((offer) => offer.instanceTypes?.includes(ask.type) ?? true);
   if (able.length === 0) {
     return {
       kind: 'never',
       reason: 'InstanceTypeUnsupported',
-      message: `${names(admitting)} cannot run instances of type ${demand.type}: Incus reports only ${[
+      message: `${names(admitting)} cannot run instances of type ${ask.type}: Incus reports only ${[
         ...new Set(admitting.flatMap((offer) => offer.instanceTypes ?? [])),
       ].join(', ')}`,
     };
   }
-  const large = able.filter(
-    ({ capacity }) => demand.cpu <= capacity.cpu && demand.memoryBytes <= capacity.memoryBytes,
-  );
+  const large = able.filter(({ largest }) => isLargeEnough(largest, ask));
   if (large.length === 0) {
     return {
       kind: 'never',
       reason: 'ExceedsCapacity',
-      message: `${names(able)} is smaller than the instance asked for (spec.capacity)`,
+      message: `${names(able)} is smaller than the instance asked for: ${able.slice(0, 5).map(sizeInWords).join('; ')}`,
     };
   }
   const connected = large.filter((offer) => offer.up);
   if (connected.length === 0) {
     return { kind: 'waits', reason: 'HostUnreachable', message: `${names(large)} is not connected` };
   }
-  const open = connected.filter((offer) => offer.unschedulable === undefined);
+  const open = connected.filter((offer) => offer.refusal(ask.namespace) === undefined);
   if (open.length === 0) {
     return {
       kind: 'waits',
       reason: 'HostUnschedulable',
-      message: `${names(connected)} takes no new jobs: ${connected[0]?.unschedulable ?? ''}`,
+      message: `${names(connected)} takes no new jobs: ${connected[0]?.refusal(ask.namespace) ?? ''}`,
     };
   }
-  const avoided = ({ name }: Offer) => Number(demand.avoid.includes(name));
+  const avoided = ({ name }: Offer) => Number(ask.avoid.includes(name));
   const best = open
     .filter(
       ({ capacity, used }) =>
         used.instances + 1 <= capacity.instances &&
-        used.cpu + demand.cpu <= capacity.cpu &&
-        used.memoryBytes + demand.memoryBytes <= capacity.memoryBytes,
+        used.cpu + ask.cpu <= capacity.cpu &&
+        used.memoryBytes + ask.memoryBytes <= capacity.memoryBytes,
     )
     .sort((a, b) => avoided(a) - avoided(b) || free(b) - free(a) || a.name.localeCompare(b.name))[0];
   if (best) return { kind: 'fits', host: best.name };
-  const slots = open.map(
-    ({ name, used, capacity }) => `${name} uses ${used.instances} of ${capacity.instances} slots`,
-  );
-  return { kind: 'waits', reason: 'NoFreeSlot', message: slots.slice(0, 5).join('; ') };
+  return { kind: 'waits', reason: 'NoFreeSlot', message: open.slice(0, 5).map(fillInWords).join('; ') };
 }
 
-/** The order in which jobs are admitted: priority, then age, then name. */
+/** The order in which jobs of one namespace are admitted: priority, then age, then name. */
 export function byRank(a: Demand, b: Demand): number {
-  return b.priority - a.priority || a.createdAt - b.createdAt || a.key.localeCompare(b.key);
+  return b.priority - a.priority || byAge(a, b);
+}
+
+/** The oldest job first. */
+export function byAge(a: Demand, b: Demand): number {
+  return a.createdAt - b.createdAt || compareText(a.key, b.key);
+}
+
+/** The order of strings by their UTF-16 units: much cheaper than that of a language. */
+export function compareText(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b);
+}
+
+function isLargeEnough(largest: Offer['largest'], { cpu, memoryBytes, rootDiskBytes }: Ask): boolean {
+  return cpu <= largest.cpu && memoryBytes <= largest.memoryBytes && rootDiskBytes <= largest.rootDiskBytes;
+}
+
+/** `h gives an instance at most 8 CPUs, 57.6GiB of memory and a root disk of 200.0GiB`. */
+function sizeInWords({ name, largest }: Offer): string {
+  const { cpu, memoryBytes, rootDiskBytes } = largest;
+  const parts = [
+    ...(cpu === Infinity ? [] : [`${cpu} CPUs`]),
+    ...(memoryBytes === Infinity ? [] : [`${inGiB(memoryBytes)} of memory`]),
+    ...(rootDiskBytes === Infinity ? [] : [`a root disk of ${inGiB(rootDiskBytes)}`]),
+  ];
+  return `${name} gives one instance at most ${parts.join(', ')}`;
+}
+
+/** `h uses 2 of 4 slots`, and what else it counts of which all of the host may be taken. */
+function fillInWords({ name, used, capacity }: Offer): string {
+  const memory =
+    capacity.memoryBytes === Infinity
+      ? ''
+      : `, ${inGiB(used.memoryBytes)} of ${inGiB(capacity.memoryBytes)} of memory`;
+  const cpu = capacity.cpu === Infinity ? '' : `, ${used.cpu} of ${capacity.cpu} CPUs`;
+  const slots = `${name} uses ${used.instances} of ${capacity.instances} slots`;
+  return used.instances < capacity.instances ? slots + cpu + memory : slots;
+}
+
+function inGiB(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)}GiB`;
 }
 
 export function matches(

@@ -6,6 +6,7 @@ import {
   type IncusHostStatus,
 } from '../api/incushost.ts';
 import { isInside } from '../api/text.ts';
+import type { Refusal } from './breaker.ts';
 import type { HostState } from './host.ts';
 import { isolation } from './isolation.ts';
 import { rootDiskEnforced } from './root-disk.ts';
@@ -23,7 +24,7 @@ export function hostStatus(
   used: number,
   observedAt: number,
   now: number,
-  refusal?: string,
+  refusal?: Refusal,
 ): IncusHostStatus {
   const time = new Date(now).toISOString();
   const { generation } = resource.metadata;
@@ -43,7 +44,7 @@ export function hostStatus(
     : resource.spec.unschedulable
       ? { status: 'False', reason: 'Unschedulable', message: 'spec.unschedulable is set' }
       : refusal !== undefined
-        ? { status: 'False', reason: 'CreationFailing', message: refusal }
+        ? creationFailing(refusal)
         : { status: 'True', reason: 'Schedulable', message: 'the host takes jobs' };
   set('Schedulable', schedulable);
   set(
@@ -74,6 +75,13 @@ export function hostStatus(
     ...(observedAt > 0 ? { observedAt: new Date(observedAt).toISOString() } : {}),
     conditions,
   };
+}
+
+/** Creations fail: for all, which closes the host, or for the jobs of some namespaces, which closes it to these. */
+function creationFailing({ all, message }: Refusal): Claim {
+  return all
+    ? { status: 'False', reason: 'CreationFailing', message }
+    : { status: 'True', reason: 'CreationFailingForSome', message: `the host takes jobs; ${message}` };
 }
 
 /** Reasons that Incus gives, on a machine that we do reach. */

@@ -1,27 +1,22 @@
-import { bytesOf } from '../api/text.ts';
-import type { IncusHost, IncusHostSpec } from '../api/incushost.ts';
+import type { IncusHost } from '../api/incushost.ts';
 import type { Clock } from '../clock.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
-import { byRank, fit, type Demand, type Fit, type Offer } from './admission.ts';
+import type { Demand } from './admission.ts';
 import type { Artifacts } from './artifacts.ts';
-import { Breaker } from './breaker.ts';
+import type { Refusal } from './breaker.ts';
 import { Host, type HostEvents, type HostState } from './host.ts';
 import type { LiveLogs } from './live-logs.ts';
 import type { ReadKey } from './link.ts';
+import { candidateOf } from './candidate.ts';
+import { Scheduler, type Admission, type Candidate } from './scheduler.ts';
 
 /** An instance of this installation, and the host that has it. */
 export interface Located {
   host: string;
   instance: InstanceView;
 }
-
-/** Where a job stands: it has a slot, or waits for one at a place in the queue, or never gets one. */
-export type Admission =
-  | { kind: 'admitted'; host: string }
-  | { kind: 'waiting'; reason: string; message: string; position: number; length: number }
-  | { kind: 'refused'; reason: string; message: string };
 
 export interface PoolOptions {
   controllerId: string;
@@ -30,34 +25,42 @@ export interface PoolOptions {
   events: HostEvents;
   logs?: LiveLogs;
   artifacts?: Artifacts;
-  /** Called with the key of a job that waited and now has a slot. */
-  onAdmitted: (key: string) => void;
-}
-
-interface Slot {
-  host: string;
-  cpu: number;
-  memoryBytes: number;
+  /** Has a job looked at: it waited and now has a slot, or what it waits for has changed. */
+  wake: (key: string) => void;
 }
 
 interface Member {
   host: Host;
   resource: IncusHost;
-  breaker: Breaker;
 }
 
-/** All Incus hosts: their connections, who holds which slot, and the queue of those who wait for one. */
+/** All Incus hosts: their connections, and the scheduler that gives their slots to jobs. */
 export class HostPool {
   readonly #options: PoolOptions;
   readonly #hosts = new Map<string, Member>();
-  /** Slots by instance name. */
-  readonly #slots = new Map<string, Slot>();
-  readonly #waiting = new Map<string, { demand: Demand; instance: string; why: Fit }>();
-  /** Jobs that were handed a slot and have not taken it up yet: no status says so. */
-  readonly #admitted = new Map<string, { host: string; instance: string }>();
+  readonly #scheduler: Scheduler;
+  readonly #events: HostEvents;
 
   constructor(options: PoolOptions) {
     this.#options = options;
+    const { clock, wake, events } = options;
+    this.#scheduler = new Scheduler({
+      clock,
+      wake,
+      hosts: () => [...this.#hosts.values()].map((member) => this.#candidate(member)),
+      onRefusal: (host) => events.changed(host, undefined),
+    });
+    this.#events = {
+      command: (...words) => events.command(...words),
+      drift: (...words) => events.drift(...words),
+      eventLag: (...words) => events.eventLag(...words),
+      request: (...words) => events.request(...words),
+      changed: (host, instance) => {
+        events.changed(host, instance);
+        if (instance === undefined) this.#scheduler.hostsChanged();
+        else this.#scheduler.instanceChanged(instance);
+      },
+    };
   }
 
   /** Identity of this installation, which its instances carry. */
@@ -72,19 +75,30 @@ export class HostPool {
     if (known?.host.update(resource.spec)) {
       known.resource = resource;
     } else {
-      const { controllerId, readKey, clock, events, logs, artifacts } = this.#options;
+      const { controllerId, readKey, clock, logs, artifacts } = this.#options;
       const { spec } = resource;
-      const host = new Host({ name, spec, controllerId, readKey, clock, events, logs, artifacts });
-      this.#hosts.set(name, { host, resource, breaker: new Breaker() });
+      const host = new Host({
+        name,
+        spec,
+        controllerId,
+        readKey,
+        clock,
+        events: this.#events,
+        logs,
+        artifacts,
+      });
+      this.#hosts.set(name, { host, resource });
+      this.#scheduler.forgetHost(name);
       await known?.host.close();
     }
-    this.assign();
+    this.#scheduler.hostsChanged();
   }
 
   async remove(name: string): Promise<void> {
     const known = this.#hosts.get(name);
     this.#hosts.delete(name);
-    this.#options.events.changed(name, undefined);
+    this.#scheduler.forgetHost(name);
+    this.#events.changed(name, undefined);
     await known?.host.close();
   }
 
@@ -115,24 +129,17 @@ export class HostPool {
     const member = this.#hosts.get(name);
     if (!member) return { kind: 'unknown', message: `there is no IncusHost ${name}` };
     const outcome = await member.host.perform(command);
-    if (command.verb === 'create') this.#created(member, outcome);
+    if (command.verb !== 'create') return outcome;
+    const namespace = command.definition.config['user.cijob.namespace'] ?? '';
+    if (outcome.kind === 'done') this.#scheduler.created(name, namespace, undefined);
+    // What was lost on the way says nothing of Incus, and what was refused is wrong with the job.
+    if (outcome.kind === 'failed') this.#scheduler.created(name, namespace, outcome.message);
     return outcome;
   }
 
   /** Why a host is given no jobs although it is connected and may take some; undefined if it is given them. */
-  refusalOf(name: string): string | undefined {
-    return this.#hosts.get(name)?.breaker.refusal(this.#options.clock.now());
-  }
-
-  #created({ host, breaker }: Member, outcome: CommandOutcome): void {
-    const { clock, events } = this.#options;
-    if (outcome.kind === 'done' && breaker.succeeded()) events.changed(host.name, undefined);
-    // What was lost on the way says nothing of Incus, and what was refused is wrong with the job.
-    if (outcome.kind !== 'failed') return;
-    const pause = breaker.failed(outcome.message, clock.now(), Math.random());
-    if (pause === 0) return;
-    events.changed(host.name, undefined);
-    clock.after(pause, () => events.changed(host.name, undefined));
+  refusalOf(name: string): Refusal | undefined {
+    return this.#scheduler.refusalOf(name);
   }
 
   /** Every instance that this installation made for a job, on hosts that are connected. */
@@ -153,33 +160,12 @@ export class HostPool {
 
   /** Asks for a slot. Ask again at any time: the answer is the current one. */
   admit(demand: Demand, instance: string): Admission {
-    const admitted = this.#admitted.get(demand.key);
-    if (admitted) return { kind: 'admitted', host: admitted.host };
-    const waiting = { demand, instance, why: fit(demand, this.#offers()) };
-    this.#waiting.set(demand.key, waiting);
-    this.assign();
-    const host = this.#admitted.get(demand.key)?.host;
-    if (host !== undefined) return { kind: 'admitted', host };
-    const { why } = waiting;
-    if (why.kind === 'never') {
-      this.#waiting.delete(demand.key);
-      return { kind: 'refused', reason: why.reason, message: why.message };
-    }
-    const before = [...this.#waiting.values()].filter((other) => byRank(other.demand, demand) < 0).length;
-    return {
-      kind: 'waiting',
-      reason: why.kind === 'waits' ? why.reason : 'NoFreeSlot',
-      message: why.kind === 'waits' ? why.message : 'jobs of higher rank take the free slots',
-      position: before + 1,
-      length: this.#waiting.size,
-    };
+    return this.#scheduler.admit(demand, instance);
   }
 
   /** Notes that a job holds a slot, as its status says. */
-  occupy(key: string, instance: string, slot: Slot): void {
-    this.#waiting.delete(key);
-    this.#admitted.delete(key);
-    this.#slots.set(instance, slot);
+  occupy(...[key, instance, slot]: Parameters<Scheduler['occupy']>): void {
+    this.#scheduler.occupy(key, instance, slot);
   }
 
   /**
@@ -187,99 +173,31 @@ export class HostPool {
    * stays until {@link release}.
    */
   withdraw(key: string): void {
-    this.#waiting.delete(key);
-    const admitted = this.#admitted.get(key);
-    this.#admitted.delete(key);
-    if (admitted) this.release(admitted.instance);
+    this.#scheduler.withdraw(key);
   }
 
   /** Gives a slot back, once its instance is gone. */
   release(instance: string): void {
-    if (this.#slots.delete(instance)) this.assign();
-  }
-
-  /** Hands free slots to those who wait, in rank order. */
-  assign(): void {
-    if (this.#waiting.size === 0) return;
-    const offers = this.#offers();
-    if (!offers.some((offer) => offer.up && offer.used.instances < offer.capacity.instances)) return;
-    for (const waiting of [...this.#waiting.values()].sort((a, b) => byRank(a.demand, b.demand))) {
-      const { demand, instance } = waiting;
-      waiting.why = fit(demand, offers);
-      if (waiting.why.kind !== 'fits') continue;
-      const { host } = waiting.why;
-      const { clock } = this.#options;
-      const breaker = this.#hosts.get(host)?.breaker;
-      breaker?.given(clock.now(), Math.random());
-      const offer = offers.find(({ name }) => name === host);
-      if (offer) {
-        offer.unschedulable = breaker?.refusal(clock.now());
-        offer.used.instances += 1;
-        offer.used.cpu += demand.cpu;
-        offer.used.memoryBytes += demand.memoryBytes;
-      }
-      this.#slots.set(instance, { host, cpu: demand.cpu, memoryBytes: demand.memoryBytes });
-      this.#waiting.delete(demand.key);
-      this.#admitted.set(demand.key, { host, instance });
-      this.#options.onAdmitted(demand.key);
-    }
+    this.#scheduler.release(instance);
   }
 
   /** Jobs in the queue. */
   waitingKeys(): string[] {
-    return [...this.#waiting.keys()];
+    return this.#scheduler.waitingKeys();
   }
 
   /** Slots of one host that are taken. */
   used(name: string): number {
-    return this.#offers().find((offer) => offer.name === name)?.used.instances ?? 0;
+    return this.#scheduler.used(name);
   }
 
-  #offers(): Offer[] {
-    const now = this.#options.clock.now();
-    return [...this.#hosts.values()].map(({ host, resource, breaker }) => {
-      const used = { instances: 0, cpu: 0, memoryBytes: 0 };
-      const counted = new Set<string>();
-      for (const [instance, slot] of this.#slots) {
-        if (slot.host !== host.name) continue;
-        counted.add(instance);
-        used.cpu += slot.cpu;
-        used.memoryBytes += slot.memoryBytes;
-      }
-      // An instance without a slot is one that a job left behind: it takes room until it is swept away.
-      for (const instance of host.inventory.all()) {
-        if (instance.labels['controller'] === this.#options.controllerId) counted.add(instance.name);
-      }
-      used.instances = counted.size;
-      return offerOf(resource, host.state, used, breaker.refusal(now));
-    });
+  #candidate({ host, resource }: Member): Candidate {
+    return { ...candidateOf(resource, host.state), instances: this.#oursOn(host) };
   }
-}
 
-/** What a host offers, given its state and how much of it is taken. */
-export function offerOf(
-  { metadata, spec }: IncusHost,
-  state: HostState,
-  used: Offer['used'],
-  refusal?: string,
-): Offer {
-  return {
-    name: metadata.name,
-    labels: metadata.labels ?? {},
-    up: state.kind === 'up',
-    unschedulable: unschedulable(spec, metadata.deletionTimestamp) ?? refusal,
-    instanceTypes: state.kind === 'up' ? state.instanceTypes : undefined,
-    namespaceLabels: spec.allowedNamespaces.matchLabels,
-    capacity: {
-      instances: spec.capacity.instances,
-      cpu: spec.capacity.cpu ?? Infinity,
-      memoryBytes: spec.capacity.memory === undefined ? Infinity : bytesOf(spec.capacity.memory),
-    },
-    used,
-  };
-}
-
-function unschedulable(spec: IncusHostSpec, deleted: string | undefined): string | undefined {
-  if (deleted !== undefined) return 'it is being deleted';
-  return spec.unschedulable ? 'spec.unschedulable is set' : undefined;
+  *#oursOn({ inventory }: Host): Generator<string, undefined> {
+    for (const { name, labels } of inventory.all()) {
+      if (labels['controller'] === this.#options.controllerId) yield name;
+    }
+  }
 }

@@ -123,11 +123,13 @@ export function slotRequestOf(job: CiJob, namespaceLabels: Readonly<Record<strin
   const { instance, hostSelector, priority } = job.spec;
   return {
     key: keyOf(job.metadata),
+    namespace: job.metadata.namespace ?? 'default',
     namespaceLabels,
     hostLabels: hostSelector?.matchLabels ?? {},
     type: instance.type,
     cpu: instance.cpu,
     memoryBytes: bytesOf(instance.memory),
+    rootDiskBytes: bytesOf(instance.rootDisk),
     priority,
     avoid: (job.status?.attempts ?? []).flatMap(({ host }) => host ?? []),
     createdAt: Date.parse(job.metadata.creationTimestamp),

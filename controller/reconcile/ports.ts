@@ -25,11 +25,13 @@ export interface JobStore {
 /** What a job asks of a host; see hosts/admission.ts. */
 export interface SlotRequest {
   key: string;
+  namespace: string;
   namespaceLabels: Readonly<Record<string, string>>;
   hostLabels: Readonly<Record<string, string>>;
   type: 'Container' | 'VirtualMachine';
   cpu: number;
   memoryBytes: number;
+  rootDiskBytes: number;
   priority: number;
   avoid: readonly string[];
   createdAt: number;
@@ -57,7 +59,11 @@ export interface HostsPort {
   perform(host: string, command: Command): Promise<CommandOutcome>;
   admit(request: SlotRequest, instance: string): Admission;
   /** Notes a slot that a status says is taken. The job waits for none any more. */
-  occupy(key: string, instance: string, slot: { host: string; cpu: number; memoryBytes: number }): void;
+  occupy(
+    key: string,
+    instance: string,
+    slot: { host: string; namespace: string; cpu: number; memoryBytes: number },
+  ): void;
   /** Takes a job out of the queue, and gives back a slot that it has not taken. */
   withdraw(key: string): void;
   release(instance: string): void;

@@ -4,10 +4,16 @@ import type { Admission, Observed, Patience } from './observed.ts';
 import { no, type Step } from './step.ts';
 import { config } from './verdict.ts';
 
-/** The least time for which a status shows one place in the queue, and the words that go with it; in milliseconds. */
-export const placeInterval = 60_000;
+/**
+ * The least time for which the status of a job that is soon to have its turn shows one place in the queue, and the words
+ * that go with it; in milliseconds.
+ */
+const placeInterval = 60_000;
+const longestInterval = 30 * 60_000;
+/** The places that count as soon. Further back, the interval grows with the place: a long queue costs little more. */
+const soon = 100;
 /** The least time for which a status shows one reason to wait, should it come and go; in milliseconds. */
-export const reasonInterval = 10_000;
+const reasonInterval = 10_000;
 
 /** The part of the plan for a job that holds no slot. */
 export function planQueue(job: CiJob, observed: Observed, now: number, patience: Patience): Step {
@@ -51,16 +57,21 @@ function shown(
   const claim = no(reason, `${message}; place ${position} of ${length} in the queue`);
   const before = findCondition(status?.conditions, 'Admitted');
   const asOf = Date.parse(status?.queue?.asOf ?? '');
-  const stands = before?.reason === reason ? placeInterval : reasonInterval;
+  const stands = before?.reason === reason ? intervalAt(position) : reasonInterval;
   // A time that is still to come is of another clock, and says nothing.
   const held = asOf <= now && now < asOf + stands;
   const same = before?.reason === reason && before.message === claim.message && status?.queue !== undefined;
-  if (same || held) return { wakeAt: Math.min(giveUpAt, same ? now + placeInterval : asOf + stands) };
+  if (same || held) return { wakeAt: Math.min(giveUpAt, same ? now + intervalAt(position) : asOf + stands) };
   return {
     queue: { position, length, asOf: now },
     conditions: { Admitted: claim },
-    wakeAt: Math.min(giveUpAt, now + placeInterval),
+    wakeAt: Math.min(giveUpAt, now + intervalAt(position)),
   };
+}
+
+/** How long a place in the queue is left as it was written. A slot that is given to the job wakes it at once. */
+function intervalAt(place: number): number {
+  return Math.min(longestInterval, placeInterval * Math.max(1, place / soon));
 }
 
 /** When the next attempt may begin, after those that infrastructure failures ended. */

@@ -311,7 +311,9 @@ export class Reconciler {
     cell.slots.add(name);
     this.#keysByInstance.set(name, key);
     const { cpu, memory } = spec.instance;
-    this.#options.hosts.occupy(key, name, { host: status.host, cpu, memoryBytes: bytesOf(memory) });
+    const namespace = job.metadata.namespace ?? 'default';
+    const slot = { host: status.host, namespace, cpu, memoryBytes: bytesOf(memory) };
+    this.#options.hosts.occupy(key, name, slot);
   }
 
   /** Gives back the slots of earlier attempts whose instances are gone. */

@@ -13,12 +13,13 @@ import { ModelApi, type Send } from './model/api.ts';
 import { ModelController } from './model/controller.ts';
 
 /** What a job of the bench asks, beside the usual. */
-export type BenchSpec = Partial<CiJob['spec']> & { image?: string };
+export type BenchSpec = Partial<CiJob['spec']> & { image?: string; namespace?: string };
 
 /** What each controller of a bench gets, made anew for each. */
 export interface BenchParts {
   artifacts?: () => Artifacts;
   observe?: () => Observer;
+  allowedSources?: readonly string[];
 }
 
 /** Short pauses between attempts, so that a test does not wait for them. */
@@ -40,14 +41,16 @@ export class SimBench {
   readonly #capacity: number;
   readonly #artifacts: (() => Artifacts) | undefined;
   readonly #observe: (() => Observer) | undefined;
+  readonly #allowedSources: readonly string[];
   #born = 0;
 
   private constructor(
     socketPath: string,
     capacity: number,
     guest: GuestScript | ((name: string) => GuestScript),
-    { artifacts, observe }: BenchParts,
+    { artifacts, observe, allowedSources = [] }: BenchParts,
   ) {
+    this.#allowedSources = allowedSources;
     this.#artifacts = artifacts;
     this.#socketPath = socketPath;
     this.#capacity = capacity;
@@ -75,21 +78,21 @@ export class SimBench {
   }
 
   create(name: string, spec: BenchSpec = {}): string {
-    const { image = 'image', ...rest } = spec;
+    const { image = 'image', namespace = 'default', ...rest } = spec;
     this.api.put(
       CiJob.parse({
         apiVersion,
         kind: 'CiJob',
         metadata: {
           name,
-          namespace: 'default',
+          namespace,
           uid: `uid-${name}`,
           creationTimestamp: new Date(Date.now()).toISOString(),
         },
         spec: { command: 'true', instance: { type: 'Container', image }, ...rest },
       }),
     );
-    return `default/${name}`;
+    return `${namespace}/${name}`;
   }
 
   /** Drops the controller wholesale and starts another one that knows nothing. */
@@ -148,6 +151,7 @@ export class SimBench {
         capacity: { instances: this.#capacity },
         maxConcurrentStarts: 64,
         allowedNamespaces: { all: true },
+        allowedSources: this.#allowedSources,
       },
     });
     const send: Send = async (_words, effect, lost) => {

@@ -54,10 +54,9 @@ export class ModelController {
       clock,
       readKey: () => Promise.resolve(''),
       ...(options.artifacts ? { artifacts: options.artifacts } : {}),
-      onAdmitted: (key) => this.engine.wake(key),
+      wake: (key) => this.engine.wake(key),
       events: {
         changed: (host, instance) => {
-          if (instance === undefined) for (const key of this.pool.waitingKeys()) this.engine.wake(key);
           this.engine.hostChanged(
             host,
             instance,

@@ -4,11 +4,13 @@ import { byRank, fit, type Demand, type Offer } from '../../../controller/hosts/
 
 const demand = (part: Partial<Demand> = {}): Demand => ({
   key: 'ci/job',
+  namespace: 'ci',
   namespaceLabels: {},
   hostLabels: {},
   type: 'Container',
   cpu: 2,
   memoryBytes: 4,
+  rootDiskBytes: 20,
   priority: 0,
   avoid: [],
   createdAt: 0,
@@ -18,10 +20,11 @@ const offer = (part: Partial<Offer> = {}): Offer => ({
   name: 'h',
   labels: {},
   up: true,
-  unschedulable: undefined,
+  refusal: () => undefined,
   instanceTypes: ['Container', 'VirtualMachine'],
   namespaceLabels: undefined,
   capacity: { instances: 2, cpu: 8, memoryBytes: 16 },
+  largest: { cpu: 8, memoryBytes: 16, rootDiskBytes: 100 },
   used: { instances: 0, cpu: 0, memoryBytes: 0 },
   ...part,
 });
@@ -47,17 +50,27 @@ describe('a job and the hosts there are', () => {
   it.each([
     ['CPUs', demand({ cpu: 9 })],
     ['memory', demand({ memoryBytes: 17 })],
+    ['of its pool', demand({ rootDiskBytes: 101 })],
   ])('never fit where it asks for more %s than the host has', (_what, wants) => {
     expect(answer(wants, offer())).toBe('never ExceedsCapacity');
-    expect(answer(wants, offer(), offer({ name: 'large', capacity: { ...wants, instances: 1 } }))).toBe(
-      'fits large',
-    );
+    const large = offer({ name: 'large', capacity: { ...wants, instances: 1 }, largest: wants });
+    expect(answer(wants, offer(), large)).toBe('fits large');
+  });
+
+  it('may ask for as many CPUs as a host has, though all together may ask for more', () => {
+    const shared = offer({ capacity: { instances: 4, cpu: Infinity, memoryBytes: 16 }, used: used(1, 8) });
+    expect(answer(demand({ cpu: 8 }), shared)).toBe('fits h');
+    expect(answer(demand({ cpu: 9 }), shared)).toBe('never ExceedsCapacity');
   });
 
   it('fit as large as the host itself, and any size where the host does not count', () => {
     expect(answer(demand({ cpu: 8, memoryBytes: 16 }), offer())).toBe('fits h');
-    const uncounted = offer({ capacity: { instances: 1, cpu: Infinity, memoryBytes: Infinity } });
-    expect(answer(demand({ cpu: 1e5, memoryBytes: 2 ** 50 }), uncounted)).toBe('fits h');
+    const uncounted = offer({
+      capacity: { instances: 1, cpu: Infinity, memoryBytes: Infinity },
+      largest: { cpu: Infinity, memoryBytes: Infinity, rootDiskBytes: Infinity },
+    });
+    const huge = { cpu: 1e5, memoryBytes: 2 ** 50, rootDiskBytes: 2 ** 50 };
+    expect(answer(demand(huge), uncounted)).toBe('fits h');
   });
 
   it('go together by all labels of the selector, and wait for a host that has them', () => {
@@ -85,7 +98,7 @@ describe('a job and the hosts there are', () => {
     ['a host that is not connected', [offer({ up: false })], 'waits HostUnreachable'],
     [
       'a host that takes no jobs',
-      [offer({ unschedulable: 'it is being deleted' })],
+      [offer({ refusal: () => 'it is being deleted' })],
       'waits HostUnschedulable',
     ],
     [
@@ -106,10 +119,21 @@ describe('a job and the hosts there are', () => {
       Array.from({ length: count }, (_, index) => offer({ name: `h${index}`, ...part }));
     expect(message(demand())).toBe('there is no IncusHost');
     expect(message(demand({ hostLabels: { a: 'b', c: 'd' } }), offer())).toContain('a=b,c=d');
-    expect(message(demand(), offer({ unschedulable: 'it is being deleted' }))).toContain(
+    expect(message(demand(), offer({ refusal: () => 'it is being deleted' }))).toContain(
       'it is being deleted',
     );
     expect(message(demand(), offer({ used: used(2) }))).toBe('h uses 2 of 2 slots');
+    const GiB = 2 ** 30;
+    const large = offer({
+      capacity: { instances: 2, cpu: 8, memoryBytes: 16 * GiB },
+      largest: { cpu: 8, memoryBytes: 16 * GiB, rootDiskBytes: Infinity },
+    });
+    expect(message(demand({ memoryBytes: 12 * GiB }), { ...large, used: used(1, 2, 8 * GiB) })).toBe(
+      'h uses 1 of 2 slots, 2 of 8 CPUs, 8.0GiB of 16.0GiB of memory',
+    );
+    expect(message(demand({ cpu: 9 }), large)).toBe(
+      'h is smaller than the instance asked for: h gives one instance at most 8 CPUs, 16.0GiB of memory',
+    );
     expect(message(demand(), ...hosts(5, { up: false }))).toBe('h0, h1, h2, h3, h4 is not connected');
     expect(message(demand(), ...hosts(7, { up: false }))).toContain('h4 and 2 more');
     expect(
@@ -130,7 +154,10 @@ describe('a job and the hosts there are', () => {
     const anOffer = fc.record({
       labels: label,
       up: fc.boolean(),
-      unschedulable: fc.constantFrom(undefined, 'closed'),
+      refusal: fc.constantFrom(
+        () => undefined,
+        () => 'closed',
+      ),
       instanceTypes: fc.constantFrom<Offer['instanceTypes']>(undefined, ['Container'], ['VirtualMachine']),
       namespaceLabels: fc.option(label, { nil: undefined }),
       capacity: fc.record({ instances: small, cpu: small, memoryBytes: small }),
@@ -151,7 +178,7 @@ describe('a job and the hosts there are', () => {
         const suits = offers.filter(
           (one) =>
             one.up &&
-            one.unschedulable === undefined &&
+            one.refusal('ci') === undefined &&
             has(wants.hostLabels, one.labels) &&
             has({ ...one.namespaceLabels }, wants.namespaceLabels) &&
             (one.instanceTypes?.includes(wants.type) ?? true) &&

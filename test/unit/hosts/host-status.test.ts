@@ -103,6 +103,24 @@ describe('the status of a host', () => {
     );
   });
 
+  it('on which creations fail is closed if they fail for all, and open if they fail for some', () => {
+    const schedulable = (all: boolean) =>
+      findCondition(
+        hostStatus(host(), up(), 0, now, now, { all, message: 'no space left on device' }).conditions,
+        'Schedulable',
+      );
+    expect(schedulable(true)).toMatchObject({
+      status: 'False',
+      reason: 'CreationFailing',
+      message: 'no space left on device',
+    });
+    expect(schedulable(false)).toMatchObject({
+      status: 'True',
+      reason: 'CreationFailingForSome',
+      message: 'the host takes jobs; no space left on device',
+    });
+  });
+
   it('keeps what was last known of Incus while it is out of sight, and forgets its complaints when it is back', () => {
     const before = told(up());
     const lost = told(down('Unreachable'), host({}, before));

@@ -3,7 +3,8 @@ import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { IncusHost } from '../../../controller/api/incushost.ts';
 import { apiVersion } from '../../../controller/api/meta.ts';
 import { byRank, type Demand } from '../../../controller/hosts/admission.ts';
-import { HostPool, offerOf } from '../../../controller/hosts/pool.ts';
+import { candidateOf } from '../../../controller/hosts/candidate.ts';
+import { HostPool } from '../../../controller/hosts/pool.ts';
 import type { FakeHost } from '../../support/fake-host.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
@@ -29,11 +30,13 @@ function resource(name: string, spec: object = {}, metadata: object = {}): Incus
 }
 const demand = (key: string, part: Partial<Demand> = {}): Demand => ({
   key,
+  namespace: 'ci',
   namespaceLabels: {},
   hostLabels: {},
   type: 'Container',
   cpu: 1,
   memoryBytes: GiB,
+  rootDiskBytes: GiB,
   priority: 0,
   avoid: [],
   createdAt: 0,
@@ -47,17 +50,19 @@ let pool: HostPool;
 beforeEach(() => {
   admitted = [];
   changed = [];
-  pool = newPool((key) => admitted.push(key));
+  pool = newPool((key) => {
+    if (!pool.waitingKeys().includes(key)) admitted.push(key);
+  });
 });
 
 let clock: ManualClock;
-function newPool(onAdmitted: (key: string) => void): HostPool {
+function newPool(wake: (key: string) => void): HostPool {
   clock = new ManualClock();
   return new HostPool({
     controllerId: 'us',
     clock,
     readKey: () => Promise.resolve(''),
-    onAdmitted,
+    wake,
     events: {
       changed: (host) => changed.push(host),
       drift: () => undefined,
@@ -70,7 +75,7 @@ function newPool(onAdmitted: (key: string) => void): HostPool {
 const hostOf = (name: string, of = pool) => of.get(name) as unknown as FakeHost;
 const ask = (key: string, part: Partial<Demand> = {}) => pool.admit(demand(key, part), instanceOf(key));
 const take = (key: string, host = 'h') =>
-  pool.occupy(key, instanceOf(key), { host, cpu: 1, memoryBytes: GiB });
+  pool.occupy(key, instanceOf(key), { host, namespace: 'ci', cpu: 1, memoryBytes: GiB });
 
 describe('the pool', () => {
   it('gives a slot to who asks, and the same answer to who asks again', async () => {
@@ -235,13 +240,12 @@ describe('a pool that is closed', () => {
 describe('what a host offers', () => {
   it('is not counted where its spec does not say how much there is', () => {
     const state = { kind: 'down', since: 0, reason: 'Connecting', message: '' } as const;
-    const used = { instances: 0, cpu: 0, memoryBytes: 0 };
-    expect(offerOf(resource('h', { capacity: { instances: 3 } }), state, used)).toMatchObject({
+    expect(candidateOf(resource('h', { capacity: { instances: 3 } }), state)).toMatchObject({
       up: false,
       instanceTypes: undefined,
       capacity: { instances: 3, cpu: Infinity, memoryBytes: Infinity },
     });
-    expect(offerOf(resource('h'), state, used).capacity).toEqual({
+    expect(candidateOf(resource('h'), state).capacity).toEqual({
       instances: 2,
       cpu: 4,
       memoryBytes: 4 * GiB,
@@ -342,7 +346,7 @@ describe('the slots of the pool, whatever jobs and hosts do', () => {
               (model, { pool }) => {
                 const holder = model.holders.get(key)!;
                 const { cpu, memoryBytes } = holder.demand;
-                pool.occupy(key, instanceOf(key), { host: holder.host, cpu, memoryBytes });
+                pool.occupy(key, instanceOf(key), { host: holder.host, namespace: 'ci', cpu, memoryBytes });
                 hostOf(holder.host, pool).has(instanceOf(key));
                 holder.taken = true;
               },
@@ -392,9 +396,10 @@ describe('the slots of the pool, whatever jobs and hosts do', () => {
         fc.modelRun(() => {
           const model: Model = { waiting: new Map(), holders: new Map() };
           const pool = newPool((key) => {
-            const wants = model.waiting.get(key)!;
+            const wants = model.waiting.get(key);
+            if (!wants) return;
             const answer = pool.admit(wants, instanceOf(key));
-            model.waiting.delete(key);
+            if (answer.kind === 'admitted') model.waiting.delete(key);
             if (answer.kind === 'admitted')
               model.holders.set(key, { host: answer.host, demand: wants, taken: false });
           });
@@ -410,11 +415,18 @@ describe('the slots of the pool, whatever jobs and hosts do', () => {
 });
 
 describe('a host that fails to create instances', () => {
-  const create = (host: string) =>
+  const create = (host: string, namespace = 'ci') =>
     pool.perform(host, {
       verb: 'create',
       instance: 'i',
-      definition: { name: 'i', type: 'container', fingerprint: 'f', profiles: [], config: {}, devices: {} },
+      definition: {
+        name: 'i',
+        type: 'container',
+        fingerprint: 'f',
+        profiles: [],
+        config: { 'user.cijob.namespace': namespace },
+        devices: {},
+      },
     });
   /** Two hosts; `bad` has more free slots, and its pool is full. */
   beforeEach(async () => {
@@ -429,9 +441,12 @@ describe('a host that fails to create instances', () => {
     expect(ask('both', { avoid: ['bad', 'good'] })).toEqual({ kind: 'admitted', host: 'bad' });
   });
 
-  it('is given no jobs after three failures in a row, then one, and all again when that works', async () => {
-    for (let failures = 0; failures < 3; failures += 1) await create('bad');
-    expect(pool.refusalOf('bad')).toContain('failed 3 times in a row: no space left on device');
+  it('is given no jobs after failures of two namespaces, then one, and all again when that works', async () => {
+    for (const namespace of ['ci', 'ci', 'other']) await create('bad', namespace);
+    expect(pool.refusalOf('bad')).toEqual({
+      all: true,
+      message: 'creating instances failed 3 times in a row: no space left on device',
+    });
     expect([ask('a'), ask('b')]).toEqual([
       { kind: 'admitted', host: 'good' },
       { kind: 'admitted', host: 'good' },
@@ -439,15 +454,39 @@ describe('a host that fails to create instances', () => {
     expect(ask('c')).toMatchObject({ kind: 'waiting', reason: 'NoFreeSlot' });
     changed = [];
     clock.advance(15_000);
-    // Whoever waits is looked at again.
-    expect(changed).toContain('bad');
-    pool.assign();
-    expect(admitted).toEqual(['a', 'b', 'c']);
+    expect([changed, admitted]).toEqual([['bad'], ['a', 'b', 'c']]);
     expect(ask('d')).toMatchObject({ kind: 'waiting' });
     hostOf('bad').outcome = { kind: 'done' };
     await create('bad');
     expect(pool.refusalOf('bad')).toBeUndefined();
     expect(ask('d')).toEqual({ kind: 'admitted', host: 'bad' });
+  });
+
+  it('is kept from a namespace alone whose instances it does not create, and from no other', async () => {
+    for (let failures = 0; failures < 9; failures += 1) await create('bad', 'broken');
+    expect(pool.refusalOf('bad')).toMatchObject({ all: false });
+    const broken = { namespace: 'broken', hostLabels: {} };
+    expect([ask('a', broken), ask('b', broken)]).toEqual([
+      { kind: 'admitted', host: 'good' },
+      { kind: 'admitted', host: 'good' },
+    ]);
+    expect(ask('c', broken)).toMatchObject({ kind: 'waiting' });
+    for (const key of ['d', 'e', 'f', 'g']) expect(ask(key)).toEqual({ kind: 'admitted', host: 'bad' });
+  });
+
+  it('is closed in words of our own to those who wait; those of Incus are for the IncusHost', async () => {
+    const secret = 'the pool of team-a at /srv/secret is full';
+    hostOf('bad').outcome = { kind: 'failed', message: secret };
+    await pool.remove('good');
+    for (const namespace of ['a', 'a', 'b']) await create('bad', namespace);
+    expect(ask('c')).toMatchObject({
+      reason: 'HostUnschedulable',
+      message: 'bad takes no new jobs: creating instances fails there at the moment (see the IncusHost)',
+    });
+    expect(ask('d', { namespace: 'a' })).not.toMatchObject({
+      message: expect.stringContaining(secret) as string,
+    });
+    expect(pool.refusalOf('bad')?.message).toContain(secret);
   });
 
   it('is not blamed for an answer that was lost, or for what was wrong with the job', async () => {

@@ -75,10 +75,10 @@ describe('the place of a job that waits', () => {
   it('is written a minute after the last that was written, however often it changes and however long it waits', () => {
     const job = new Waiting();
     for (let second = 0; second <= 600; second += 1)
-      job.look({ position: 700 - second, length: 700 }, second === 0 ? 0 : 1000);
+      job.look({ position: 1 + ((700 - second) % 90), length: 700 }, second === 0 ? 0 : 1000);
     expect(job.pauses).toEqual(Array(10).fill(60_000));
     expect(job.look({ position: 99, length: 700 })).toMatchObject({
-      queue: { position: 100, length: 700, asOf: new Date(created + 600_000).toISOString() },
+      queue: { position: 11, length: 700, asOf: new Date(created + 600_000).toISOString() },
     });
   });
 
@@ -153,8 +153,25 @@ describe('the place of a job that waits', () => {
 });
 
 describe('a job in the queue', () => {
-  it('has its place told anew each minute, and is looked at when its time there is over', () => {
-    expect(planned({}, waiting, 5_000).wakesAfter).toBe(65_000);
+  it('finds out its place each minute, and more rarely far back', () => {
+    const at = (position: number) => planned({}, { ...waiting, position }, 5_000).wakesAfter;
+    expect([1, 100, 200, 1_000, 3_000, 10_000].map(at)).toEqual(
+      [1, 1, 2, 10, 30, 30].map((minutes) => 5_000 + minutes * 60_000),
+    );
+  });
+
+  it('costs all together little more in a long queue than in a short one', () => {
+    const looksAMinute = (length: number) =>
+      Array.from(
+        { length },
+        (_, index) => planned({}, { ...waiting, position: index + 1, length }, 0).wakesAfter!,
+      ).reduce((sum, interval) => sum + 60_000 / interval, 0);
+    const [short, long] = [looksAMinute(1_000), looksAMinute(10_000)];
+    expect(long).toBeLessThan(700);
+    expect(long / short).toBeLessThan(2.2);
+  });
+
+  it('is looked at when its time there is over', () => {
     const queuedAt = new Date(created).toISOString();
     expect(planned({ queueTimeoutSeconds: 10 }, waiting, 5_000, { queuedAt }).wakesAfter).toBe(10_000);
   });

@@ -1,0 +1,272 @@
+import type { Clock } from '../clock.ts';
+import { fit, type Demand, type Fit, type Offer } from './admission.ts';
+import { Breaker, type Refusal } from './breaker.ts';
+import { Ledger, type Slot, type Usage } from './ledger.ts';
+import { handOut, hasRoom, shareOf, totalOf, trialFor, type Grant } from './shares.ts';
+import { WaitingJobs } from './waiting.ts';
+
+/** Where a job stands: it has a slot, or waits for one at a place in the queue, or never gets one. */
+export type Admission =
+  | { kind: 'admitted'; host: string }
+  | { kind: 'waiting'; reason: string; message: string; position: number; length: number }
+  | { kind: 'refused'; reason: string; message: string };
+
+/** What is known of a host beside what jobs take of it. */
+export interface Candidate extends Omit<Offer, 'used' | 'refusal'> {
+  /** Why it takes no jobs, by its spec; undefined when it does. */
+  unschedulable: string | undefined;
+  /** Instances of ours there, by name. Those without a slot were left behind, and take room until they are gone. */
+  instances: Iterable<string>;
+}
+
+type HostOffer = Offer & Candidate;
+
+export interface SchedulerOptions {
+  clock: Clock;
+  /** Every host, as it is now. */
+  hosts: () => readonly Candidate[];
+  /** Has a job looked at: it has a slot now, or what it is told has changed. */
+  wake: (key: string) => void;
+  /** Called when a host is given jobs again, or none any more, as {@link Scheduler.refusalOf} says. */
+  onRefusal: (host: string) => void;
+}
+
+/** Jobs that are woken at once when hosts change; the others find out when they next look by themselves. */
+const wokenAtOnce = 100;
+
+/**
+ * Who holds which slot, and the queue of those who wait for one. Asking for a slot and giving one back each cost
+ * O(log n) with n jobs in the queue, and a look at every host and at every namespace that waits.
+ */
+export class Scheduler {
+  readonly #options: SchedulerOptions;
+  readonly #ledger = new Ledger();
+  readonly #waiting = new WaitingJobs();
+  /** Jobs that were handed a slot and have not taken it up yet: no status says so. */
+  readonly #admitted = new Map<string, { host: string; instance: string }>();
+  /** By host. */
+  readonly #breakers = new Map<string, Breaker>();
+
+  constructor(options: SchedulerOptions) {
+    this.#options = options;
+  }
+
+  /** Asks for a slot. Ask again at any time: the answer is the current one. */
+  admit(demand: Demand, instance: string): Admission {
+    const { key } = demand;
+    const before = this.#admission(key);
+    if (before) return before;
+    const one = this.#waiting.put(demand, instance);
+    const offers = this.#offers();
+    let why = fit(demand, offers);
+    if (why.kind === 'never') {
+      this.#waiting.delete(key);
+      return { kind: 'refused', reason: why.reason, message: why.message };
+    }
+    if (why.kind === 'fits' || this.#isTrialDue(offers)) {
+      this.#assign(offers);
+      const admitted = this.#admission(key);
+      if (admitted) return admitted;
+      why = fit(demand, offers);
+    }
+    return {
+      kind: 'waiting',
+      ...reasonOf(why),
+      position: this.#waiting.placeOf(one, this.#shares(offers)),
+      length: this.#waiting.size,
+    };
+  }
+
+  /** Notes that a job holds a slot, as its status says. */
+  occupy(key: string, instance: string, slot: Slot): void {
+    this.#waiting.delete(key);
+    this.#admitted.delete(key);
+    this.#ledger.take(instance, slot);
+  }
+
+  /**
+   * Takes a job out of the queue. A slot that it was handed and has not taken up goes to the next; one that it holds
+   * stays until {@link release}.
+   */
+  withdraw(key: string): void {
+    this.#waiting.delete(key);
+    const admitted = this.#admitted.get(key);
+    this.#admitted.delete(key);
+    if (admitted) this.release(admitted.instance);
+  }
+
+  /** Gives a slot back, once its instance is gone. */
+  release(instance: string): void {
+    const slot = this.#ledger.get(instance);
+    if (!slot) return;
+    this.#ledger.release(instance);
+    this.#breakers.get(slot.host)?.released(slot.namespace, instance);
+    this.assign();
+  }
+
+  /** Hands out free slots to those who wait. */
+  assign(): void {
+    if (this.#waiting.size > 0) this.#assign(this.#offers());
+  }
+
+  /** Takes up what has changed about hosts: hands out slots, and has jobs looked at that may be told something else. */
+  hostsChanged(): void {
+    this.assign();
+    for (const key of this.#toldOtherwise()) this.#options.wake(key);
+  }
+
+  /** Takes up that an instance came or went: one that held no slot may have taken room. */
+  instanceChanged(instance: string): void {
+    if (!this.#ledger.get(instance)) this.assign();
+  }
+
+  /** Notes how the creation of an instance ended. */
+  created(host: string, namespace: string, failure: string | undefined): void {
+    const breaker = this.#breakerOf(host);
+    if (failure === undefined) {
+      if (breaker.succeeded(namespace)) this.#refusalChanged(host);
+      return;
+    }
+    const pause = breaker.failed(namespace, failure, this.#options.clock.now(), Math.random());
+    if (pause === 0) return;
+    this.#refusalChanged(host);
+    this.#afterPause(host, pause);
+  }
+
+  /** Why a host is given no jobs although it is connected and may take some; undefined if it is given them. */
+  refusalOf(host: string): Refusal | undefined {
+    return this.#breakers.get(host)?.refusal(this.#options.clock.now());
+  }
+
+  /** Forgets what was seen of a host's creations. Slots there stay taken. */
+  forgetHost(host: string): void {
+    this.#breakers.delete(host);
+  }
+
+  /** Jobs in the queue. */
+  waitingKeys(): string[] {
+    return [...this.#waiting.keys()];
+  }
+
+  /** Slots of one host that are taken. */
+  used(host: string): number {
+    const candidate = this.#options.hosts().find(({ name }) => name === host);
+    return candidate ? this.#usedOn(candidate).instances : 0;
+  }
+
+  #assign(offers: readonly HostOffer[]): void {
+    const grant = (given: Grant) => this.#grant(given, offers);
+    for (const offer of offers.filter((one) => this.#isTrialDue([one]))) {
+      const breaker = this.#breakerOf(offer.name);
+      const open = { ...offer, refusal: (namespace: string) => this.#refusal(offer, namespace, false) };
+      const job = trialFor(this.#waiting.lines(), open, (namespace) => breaker.turnOf(namespace));
+      if (job) grant({ job, host: offer.name });
+    }
+    handOut(this.#waiting.lines(), offers, this.#shares(offers), grant);
+  }
+
+  #grant({ job, host }: Grant, offers: readonly Offer[]): void {
+    const { clock, wake } = this.#options;
+    const { key, namespace, cpu, memoryBytes } = job.demand;
+    const { instance } = job;
+    this.#waiting.delete(key);
+    this.#admitted.set(key, { host, instance });
+    this.#ledger.take(instance, { host, namespace, cpu, memoryBytes });
+    const offer = offers.find(({ name }) => name === host);
+    if (offer) {
+      offer.used.instances += 1;
+      offer.used.cpu += cpu;
+      offer.used.memoryBytes += memoryBytes;
+    }
+    const pause = this.#breakers.get(host)?.given(namespace, instance, clock.now(), Math.random()) ?? 0;
+    if (pause > 0) this.#afterPause(host, pause);
+    wake(key);
+  }
+
+  #admission(key: string): Admission | undefined {
+    const admitted = this.#admitted.get(key);
+    return admitted && { kind: 'admitted', host: admitted.host };
+  }
+
+  /** The jobs that are refused now, whatever their number, and the first of the others. */
+  #toldOtherwise(): Set<string> {
+    const offers = this.#offers();
+    const keys = new Set<string>();
+    for (const key of this.#waiting.keys()) {
+      if (keys.size === wokenAtOnce) break;
+      keys.add(key);
+    }
+    for (const group of [...this.#waiting.lines()].flatMap((line) => [...line.groups()])) {
+      if (!group.first || fit(group.first.demand, offers).kind !== 'never') continue;
+      for (const { demand } of group) keys.add(demand.key);
+    }
+    return keys;
+  }
+
+  #afterPause(host: string, milliseconds: number): void {
+    this.#options.clock.after(milliseconds, () => this.#refusalChanged(host));
+  }
+
+  #refusalChanged(host: string): void {
+    this.#options.onRefusal(host);
+    this.hostsChanged();
+  }
+
+  #isTrialDue(offers: readonly HostOffer[]): boolean {
+    const now = this.#options.clock.now();
+    return offers.some(
+      (offer) =>
+        offer.unschedulable === undefined &&
+        hasRoom(offer) &&
+        this.#breakers.get(offer.name)?.state(now) === 'trial',
+    );
+  }
+
+  #shares(offers: readonly Offer[]): (namespace: string) => number {
+    const total = totalOf(offers);
+    return (namespace) => shareOf(this.#ledger.usedBy(namespace), total);
+  }
+
+  #offers(): HostOffer[] {
+    return this.#options.hosts().map((candidate) => ({
+      ...candidate,
+      refusal: (namespace) => this.#refusal(candidate, namespace, true),
+      used: this.#usedOn(candidate),
+    }));
+  }
+
+  #usedOn({ name, instances }: Candidate): Usage {
+    const used = { ...this.#ledger.usedOn(name) };
+    for (const instance of instances) if (this.#ledger.get(instance)?.host !== name) used.instances += 1;
+    return used;
+  }
+
+  /**
+   * Why a host is given no jobs of a namespace. Nothing that Incus said: other tenants read this.
+   *
+   * @param closed Whether a host that is failing for all counts as closed: not where a trial is looked for.
+   */
+  #refusal({ name, unschedulable }: Candidate, namespace: string, closed: boolean): string | undefined {
+    if (unschedulable !== undefined) return unschedulable;
+    const breaker = this.#breakers.get(name);
+    const now = this.#options.clock.now();
+    if (closed && breaker && breaker.state(now) !== 'open') {
+      return 'creating instances fails there at the moment (see the IncusHost)';
+    }
+    return breaker?.isClosedTo(namespace, now)
+      ? `creating instances for jobs of namespace ${namespace} fails there at the moment (see the IncusHost)`
+      : undefined;
+  }
+
+  #breakerOf(host: string): Breaker {
+    const breaker = this.#breakers.get(host) ?? new Breaker();
+    this.#breakers.set(host, breaker);
+    return breaker;
+  }
+}
+
+function reasonOf(why: Fit): { reason: string; message: string } {
+  return why.kind === 'waits'
+    ? { reason: why.reason, message: why.message }
+    : { reason: 'NoFreeSlot', message: 'other jobs take the free slots' };
+}
