@@ -53,6 +53,14 @@ export const Attempt = z.object({
 });
 export type Attempt = z.infer<typeof Attempt>;
 
+export const ArtifactNote = z.object({
+  reason: reason.describe(
+    'Why something is left out, in one CamelCase word: NoMatch, NotRegular, NameRefused, NamesAlike, Changed, FileLimit, SizeLimit, ArchiveFull, DepthLimit, NameLimit, CountLimit, WorkLimit, TimeLimit; or why there is no archive: NoPlace, NotKept, NotRead.',
+  ),
+  message: message.describe('What is left out and why, in a sentence, with the first few paths.'),
+});
+export type ArtifactNote = z.infer<typeof ArtifactNote>;
+
 export const CiJobStatus = z.object({
   observedGeneration: z
     .int()
@@ -124,18 +132,34 @@ export const CiJobStatus = z.object({
   artifacts: z
     .object({
       files: z.int().min(0).max(Number.MAX_SAFE_INTEGER).describe('How many files are in the archive.'),
-      bytes: z.int().min(0).max(Number.MAX_SAFE_INTEGER).describe('Size of the archive.'),
+      bytes: z
+        .int()
+        .min(0)
+        .max(Number.MAX_SAFE_INTEGER)
+        .describe('Size of the archive; 0 when there is none.'),
       skipped: z
         .int()
         .min(0)
         .max(Number.MAX_SAFE_INTEGER)
-        .describe('How many that match are not in it: links, empty files, and what is no regular file.'),
+        .describe(
+          'How many that match can be in no archive: links, empty files, what is no regular file, and names that are not safe on every system.',
+        ),
       truncated: z
         .boolean()
-        .describe('Whether a limit was reached. The archive then ends with the last file that is whole.'),
+        .describe('Whether a limit was reached, so that not all files that match are in it.'),
+      notes: z
+        .array(ArtifactNote)
+        .max(16)
+        .optional()
+        .meta({ 'x-kubernetes-list-type': 'atomic' })
+        .describe(
+          'What is not in the archive, and why. Missing when everything that was asked for is in it.',
+        ),
     })
     .optional()
-    .describe('The archive of the files that spec.artifacts names.'),
+    .describe(
+      'The archive of the files that spec.artifacts names. Missing when it names none, or the command never ran.',
+    ),
   conditions: z
     .array(Condition)
     .max(32)

@@ -199,7 +199,7 @@ export const CiJobSpec = z
       .default([])
       .meta({ 'x-kubernetes-list-type': 'atomic', ...immutable })
       .describe(
-        'Which of the files that the command left below /artifacts are kept, as one .tar.gz: globs relative to /artifacts, such as "reports/**/*.xml". "*" and "?" stand for characters other than "/", "**" as an element for any number of directories, "[a-z]" for one of these characters, "{a,b}" for either. A file is kept if one glob matches all of its path, a directory by "dir/**". Only regular files that are not empty; not guest.log and result.json, unless a glob is that name. Nothing is kept where the controller has no place for it (--log-dir). The default is none.',
+        'Which of the files that the command left below /artifacts are kept, as one .tar.gz: globs relative to /artifacts, such as "reports/**/*.xml". "*" and "?" stand for characters other than "/", "**" as an element for any number of directories, "[a-z]" for one of these characters, "{a,b}" for either. A file is kept if one glob matches all of its path, a directory by "dir/**"; "./a" is "a". Only regular files that are not empty and whose names are safe on every system; not guest.log and result.json, unless a glob is that name. Nothing is kept where the controller has no place for it (--log-dir). status.artifacts.notes says what is left out. The default is none.',
       ),
     hostSelector: z
       .strictObject({ matchLabels: matchLabels.describe('Labels the IncusHost must have.') })

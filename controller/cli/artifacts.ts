@@ -3,6 +3,7 @@ import { access as probe, open, rename, unlink } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CiJob } from '../api/cijob.ts';
 import { draftPathOf, fileNameOf } from '../file-names.ts';
+import { printableLine } from '../printable.ts';
 import { getJob, Unable, withCluster, type ClusterFlags } from './cluster.ts';
 import { UsageError } from './input.ts';
 import { openLog, type LogQuery } from './log-stream.ts';
@@ -108,13 +109,12 @@ async function mustNotExist(path: string): Promise<void> {
   if (exists) throw new UsageError(`${path} exists already; --force overwrites it`);
 }
 
-/** Says on standard error what is in the archive, as far as the status tells. */
+/** Says on standard error what is in the archive and what is not, as far as the status tells. */
 function tellOf({ status }: CiJob, output: string): void {
   const { artifacts: kept } = status ?? {};
   if (!kept) return;
-  const { files, bytes, skipped, truncated } = kept;
-  const left = skipped > 0 ? `, ${skipped} left out (links, empty files, no regular files)` : '';
-  const cut = truncated ? '; a limit was reached: not all that matches is in it' : '';
+  const { files, bytes, notes = [] } = kept;
   const where = output === '-' ? '' : `${output}: `;
-  note(`cijob: ${where}${files} files in ${bytes} bytes${left}${cut}`);
+  note(`cijob: ${where}${files} files in ${bytes} bytes`);
+  for (const { message } of notes) note(`cijob: ${printableLine(message)}`);
 }

@@ -55,7 +55,10 @@ export function description(job: CiJob, project: string | undefined, now: number
       ? [['Failure:', `${failure.class}: ${failure.reason}: ${printableLine(failure.message)}`]]
       : []),
     ...(status.artifacts
-      ? [['Artifacts:', `${status.artifacts.files} files, ${status.artifacts.bytes} bytes`]]
+      ? [
+          ['Artifacts:', `${status.artifacts.files} files, ${status.artifacts.bytes} bytes`],
+          ...(status.artifacts.notes ?? []).map(({ message }) => ['', printableLine(message)]),
+        ]
       : []),
     ...(status.log
       ? [['Log:', `${status.log.bytes} bytes${status.log.truncated ? ', cut short' : ''}`]]

@@ -5,7 +5,7 @@ import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
-import { exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
+import { artifactLines, exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
 import { startTraces } from '../telemetry/traces.ts';
 import { programVersion } from '../version.ts';
 import { failedEnds } from './failed-ends.ts';
@@ -93,6 +93,7 @@ export async function run(options: RunOptions): Promise<number> {
         if (over) printer.end(keyOf(job.metadata));
         const line = phaseLine(job, before, after, systemClock.now());
         if (line !== undefined) say(line);
+        artifactLines(job, before, after).forEach(say);
       },
       command(end) {
         jobTraces?.command(end, systemClock.now());

@@ -25,19 +25,18 @@ export const endOfArchive: Buffer = gzipSync(endOfTar);
  * Adds a file to an archive: whole, or not at all. Each file is a gzip member of its own, so that one that turns out
  * not to fit, or to be broken, is cut off again; members after each other are one gzip file (RFC 1952, 2.2).
  *
- * @param size bytes of `content`. More or fewer is an error.
+ * @param file how it is called there, how many bytes `content` has (more or fewer is an error), and when it was changed.
  * @returns false when there was no room for it.
  */
 export async function addFile(
   draft: ArchiveDraft,
-  path: string,
-  size: number,
+  file: { path: string; size: number; modifiedAt: number },
   content: AsyncIterable<Buffer>,
 ): Promise<boolean> {
   const before = draft.size;
   const seen = { full: false };
   try {
-    await pipeline(blocksOf(path, size, content), createGzip(), async (compressed: AsyncIterable<Buffer>) => {
+    await pipeline(blocksOf(file, content), createGzip(), async (compressed: AsyncIterable<Buffer>) => {
       for await (const bytes of compressed) {
         if (await draft.write(bytes)) continue;
         seen.full = true;
@@ -56,9 +55,12 @@ export async function addFile(
 }
 
 /** The blocks of one file, as tar has them: header, content, padding. Not the end of the archive. */
-async function* blocksOf(path: string, size: number, content: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+async function* blocksOf(
+  { path, size, modifiedAt }: { path: string; size: number; modifiedAt: number },
+  content: AsyncIterable<Buffer>,
+): AsyncGenerator<Buffer> {
   const tar = pack();
-  const entry = tar.entry({ name: path, size, mode: 0o644, uid: 0, gid: 0, mtime: new Date(0) });
+  const entry = tar.entry({ name: path, size, mode: 0o644, uid: 0, gid: 0, mtime: new Date(modifiedAt) });
   const filled = pipeline(content, entry).then(
     () => tar.finalize(),
     (error: unknown) => {

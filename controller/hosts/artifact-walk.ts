@@ -1,23 +1,19 @@
 import type { IncusClient } from '../incus/client.ts';
 import { artifactsPath, logPath, resultPath } from '../incus/commands.ts';
 import { IncusError } from '../incus/errors.ts';
-import { compileGlobs, type GlobPosition } from './globs.ts';
+import { isFitName } from './artifact-names.ts';
+import type { ArtifactReport } from './artifact-report.ts';
+import { compileGlobs, plainGlob, type GlobPosition } from './globs.ts';
 
 /** What a walk reads a guest by. */
 export type GuestReader = Pick<IncusClient, 'stat' | 'list'>;
 
-/** A file that matches, by its path below `/artifacts`, and how much was in it when the walk came by. */
+/** A file that matches, by its path below `/artifacts`, and how it was when the walk came by. */
 export interface FoundFile {
   path: string;
   size: number;
-}
-
-/** What a walk has left out so far. */
-export interface Tally {
-  /** Names that match, or may match, and cannot be kept: they are no regular file with content, or unfit as names. */
-  skipped: number;
-  /** A limit was reached. */
-  truncated: boolean;
+  /** When it was last changed, in milliseconds since the epoch, as far as Incus says. */
+  modifiedAt?: number | undefined;
 }
 
 /** Directories within each other. */
@@ -26,10 +22,6 @@ export const maxDepth = 16;
 export const maxNames = 10_000;
 /** Steps of the globs in all: about a second of work. Only globs made to cost that much come near it. */
 const maxWork = 50_000_000;
-/** Bytes of a name, as file systems have it. */
-const maxNameBytes = 255;
-/** Control characters, and what Incus writes for bytes that are not UTF-8. */
-const unfit = /[\u0000-\u001f\u007f-\u009f/\u2028\u2029\uFFFD]/u;
 
 /** The runner's own files, of which the log and the status tell already. */
 const ownFiles = [resultPath, logPath].map((path) => path.slice(artifactsPath.length + 1));
@@ -37,74 +29,70 @@ const ownFiles = [resultPath, logPath].map((path) => path.slice(artifactsPath.le
 /**
  * Walks `/artifacts` and yields the files that the globs match, each directory's in the order of their names. Everything
  * is asked of Incus, nothing of the guest's own programs. A directory is listed only if a file below it may match. Links
- * are not followed.
+ * are not followed. What matches and is not yielded is in the report.
  */
 export async function* walkArtifacts(
   guest: GuestReader,
   instance: string,
   globs: readonly string[],
-  tally: Tally,
+  report: ArtifactReport,
   signal: AbortSignal,
 ): AsyncGenerator<FoundFile> {
-  const named = ownFiles.filter((file) => globs.includes(file));
+  const named = globs.map(plainGlob);
+  const unnamed = ownFiles.filter((file) => !named.includes(file));
   const left = { work: maxWork };
+  const start = compileGlobs(globs);
+  report.matchDirectory(start.matching);
   const top = await guest.stat(instance, artifactsPath, signal);
-  if (top?.type === 'directory') yield* below('', compileGlobs(globs), 1);
+  if (top?.type === 'directory') yield* below('', start, 1);
 
   async function* below(directory: string, position: GlobPosition, depth: number): AsyncGenerator<FoundFile> {
-    for (const name of await namesIn(guest, instance, directory, tally, signal)) {
+    for (const name of await namesIn(guest, instance, directory, report, signal)) {
       const path = `${directory}${name}`;
-      if (ownFiles.includes(path) && !named.includes(path)) continue;
+      if (unnamed.includes(path)) continue;
       const here = position.after(name);
       const inside = here.after('/');
       left.work -= name.length * (position.cost + here.cost);
       if (left.work < 0) {
-        tally.truncated = true;
+        report.stop('WorkLimit');
         return;
       }
-      const { matches } = here;
-      if (!matches && !inside.leadsOn) continue;
+      if (!here.matches && !inside.matches && !inside.leadsOn) continue;
+      if (!isFitName(name)) {
+        report.match(here.matching);
+        report.leave('NameRefused', path);
+        continue;
+      }
       const found = await guest.stat(instance, `${artifactsPath}/${path}`, signal);
       if (found?.type === 'directory') {
+        report.matchDirectory([...here.matching, ...inside.matching]);
         if (!inside.leadsOn) continue;
         if (depth < maxDepth) yield* below(`${path}/`, inside, depth + 1);
-        else tally.truncated = true;
-      } else if (matches && found) {
-        if (found.type === 'file' && found.size > 0) yield { path, size: found.size };
-        else tally.skipped += 1;
+        else report.leave('DepthLimit', path);
+      } else if (here.matches && found) {
+        report.match(here.matching);
+        if (found.type === 'file' && found.size > 0)
+          yield { path, size: found.size, modifiedAt: found.modifiedAt };
+        else report.leave('NotRegular', path);
       }
     }
   }
 }
 
-/** The names in a directory that can stand in an archive, in order. */
+/** The names in a directory, in order. */
 async function namesIn(
   guest: GuestReader,
   instance: string,
   directory: string,
-  tally: Tally,
+  report: ArtifactReport,
   signal: AbortSignal,
 ): Promise<string[]> {
-  let names: string[];
-  try {
-    names = await guest.list(instance, `${artifactsPath}/${directory}`.slice(0, -1), signal);
-  } catch (error) {
-    if (!(error instanceof IncusError && error.kind === 'TooLarge')) throw error;
-    tally.truncated = true;
-    return [];
-  }
-  const fit = names.filter(isFit);
-  tally.skipped += names.length - fit.length;
-  if (fit.length > maxNames) tally.truncated = true;
-  return fit.sort().slice(0, maxNames);
-}
-
-function isFit(name: string): boolean {
-  return (
-    name !== '' &&
-    name !== '.' &&
-    name !== '..' &&
-    !unfit.test(name) &&
-    Buffer.byteLength(name) <= maxNameBytes
-  );
+  const path = `${artifactsPath}/${directory}`.slice(0, -1);
+  const names = await guest.list(instance, path, signal).catch((error: unknown) => {
+    if (error instanceof IncusError && error.kind === 'TooLarge') return undefined;
+    throw error;
+  });
+  if (!names || names.length > maxNames)
+    report.leave('NameLimit', directory === '' ? path : directory.slice(0, -1));
+  return names?.sort().slice(0, maxNames) ?? [];
 }

@@ -3,8 +3,11 @@ import type { Clock } from '../clock.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { artifactsPath } from '../incus/commands.ts';
 import type { ArchiveSummary } from '../incus/outcome.ts';
+import { printableLine } from '../printable.ts';
 import { addFile, endOfArchive, type ArchiveDraft } from './archive.ts';
-import { walkArtifacts, type FoundFile, type Tally } from './artifact-walk.ts';
+import { foldedPath } from './artifact-names.ts';
+import { ArtifactReport, noArchive, type Cause } from './artifact-report.ts';
+import { walkArtifacts, type FoundFile } from './artifact-walk.ts';
 import type { LogSource } from './live-logs.ts';
 
 /** Where archives go. */
@@ -25,8 +28,16 @@ export interface ArchiveLimits {
 export const defaultLimits: ArchiveLimits = { files: 2_000, contentBytes: 4 * 2 ** 30 };
 /** How long a job may be kept waiting for its artifacts, over all tries, in milliseconds. */
 export const timeLimit = 5 * 60_000;
+/** So many files beyond the limits are counted, and then no more is looked at. */
+const mostCounted = 10_000;
 /** Artifacts that cannot be read so often are left: the result matters more. */
 const patience = 3;
+
+const tooLate = noArchive('TimeLimit', 'there was no time left to read them');
+const notKept = noArchive(
+  'NotKept',
+  'the archive could not be written: its disk is full, too small or broken',
+);
 
 /** What is remembered of an instance until it is deleted. */
 interface Effort {
@@ -52,8 +63,8 @@ export class Artifacts {
   }
 
   /**
-   * Makes the archive of the files that the globs match, now that nobody writes them any more. Returns undefined when
-   * none was kept. Rejects when it is worth another try.
+   * Makes the archive of the files that the globs match, now that nobody writes them any more. Returns what is in it, and
+   * notes of all that is not. Rejects when it is worth another try.
    *
    * @param turns lets as many archives be made at once as the connection to the guest's host carries
    */
@@ -62,20 +73,20 @@ export class Artifacts {
     guest: ArtifactReader,
     source: LogSource,
     globs: readonly string[],
-  ): Promise<ArchiveSummary | undefined> {
+  ): Promise<ArchiveSummary> {
     const { instance } = source;
     const now = this.#clock.now();
     const effort = this.#efforts.get(instance) ?? { failures: 0, endsAt: now + timeLimit };
     this.#efforts.set(instance, effort);
     const overtime = new AbortController();
-    const { promise: notBegun, resolve: giveUp } = Promise.withResolvers<undefined>();
-    let whenOver = () => giveUp(undefined);
+    const { promise: notBegun, resolve: giveUp } = Promise.withResolvers<ArchiveSummary>();
+    let whenOver = () => giveUp(tooLate);
     const cancel = this.#clock.after(effort.endsAt - now, () => {
       overtime.abort();
       whenOver();
     });
     const work = () => {
-      if (overtime.signal.aborted) return Promise.resolve(undefined);
+      if (overtime.signal.aborted) return Promise.resolve(tooLate);
       // What was begun is brought to an end: the archive then has what there was time for.
       whenOver = () => undefined;
       return this.#archive(guest, source, globs, overtime.signal);
@@ -85,7 +96,8 @@ export class Artifacts {
     } catch (error) {
       effort.failures += 1;
       if (effort.failures < patience && !overtime.signal.aborted) throw error;
-      return undefined;
+      const why = error instanceof Error ? error.message : String(error);
+      return noArchive('NotRead', `the guest's files could not be read: ${printableLine(why).slice(0, 512)}`);
     } finally {
       cancel();
     }
@@ -101,61 +113,92 @@ export class Artifacts {
     source: LogSource,
     globs: readonly string[],
     signal: AbortSignal,
-  ): Promise<ArchiveSummary | undefined> {
+  ): Promise<ArchiveSummary> {
     const draft = await this.#sink.begin(source, endOfArchive);
-    if (!draft) return undefined;
+    if (!draft) return notKept;
     try {
-      const tally: Tally & { files: number } = { files: 0, skipped: 0, truncated: false };
+      const { instance } = source;
+      const report = new ArtifactReport(globs);
+      const making = { draft, guest, instance, report, signal, limits: this.#limits, now: this.#clock.now() };
+      const filling = new Filling(making);
       try {
-        await fill(draft, guest, source.instance, globs, this.#limits, tally, signal);
+        await filling.fill(globs);
       } catch (error) {
         if (!signal.aborted) throw error;
-        tally.truncated = true;
+        report.stop('TimeLimit');
       }
       const bytes = await draft.publish();
-      return bytes === undefined ? undefined : { ...tally, bytes };
+      return bytes === undefined ? notKept : report.summary(filling.files, bytes);
     } finally {
       await draft.discard();
     }
   }
 }
 
-/** Puts what is found into the archive, until a limit is reached. */
-async function fill(
-  draft: ArchiveDraft,
-  guest: ArtifactReader,
-  instance: string,
-  globs: readonly string[],
-  limits: ArchiveLimits,
-  tally: Tally & { files: number },
-  signal: AbortSignal,
-): Promise<void> {
-  let content = 0;
-  for await (const found of walkArtifacts(guest, instance, globs, tally, signal)) {
-    if (tally.files >= limits.files || content + found.size > limits.contentBytes) {
-      tally.truncated = true;
+/** An archive that is being made. */
+interface Making {
+  draft: ArchiveDraft;
+  guest: ArtifactReader;
+  instance: string;
+  limits: ArchiveLimits;
+  report: ArtifactReport;
+  signal: AbortSignal;
+  /** No file can have been changed later, whatever the guest says. */
+  now: number;
+}
+
+/** Puts what is found into the archive, as far as its limits allow. Counts the files from the first on. */
+class Filling {
+  readonly #making: Making;
+  readonly #folded = new Set<string>();
+  #content = 0;
+  #full: Cause | undefined;
+  files = 0;
+
+  constructor(making: Making) {
+    this.#making = making;
+  }
+
+  async fill(globs: readonly string[]): Promise<void> {
+    const { guest, instance, report, signal } = this.#making;
+    for await (const found of walkArtifacts(guest, instance, globs, report, signal)) {
+      const limit = this.#limit(found) ?? (await this.#add(found));
+      if (limit) report.leave(limit, found.path);
+      if (report.beyondLimits < mostCounted) continue;
+      report.stop('CountLimit');
       return;
     }
-    content += found.size;
-    const added = await addFound(draft, guest, instance, found, signal);
-    if (added === 'full') {
-      tally.truncated = true;
-      return;
-    }
-    if (added === 'added') tally.files += 1;
-    else tally.skipped += 1;
+  }
+
+  /** The limit that keeps a file out. */
+  #limit({ size }: FoundFile): Cause | undefined {
+    const { files, contentBytes } = this.#making.limits;
+    if (this.#full) return this.#full;
+    if (this.files >= files) return 'FileLimit';
+    return this.#content + size > contentBytes ? 'SizeLimit' : undefined;
+  }
+
+  /** Adds one file. Returns why it could not. */
+  async #add(found: FoundFile): Promise<Cause | undefined> {
+    const added = await addFound(this.#making, found);
+    this.#content += found.size;
+    if (added === 'full') this.#full = 'ArchiveFull';
+    if (added !== 'added') return this.#full ?? 'Changed';
+    this.files += 1;
+    const folded = foldedPath(found.path);
+    if (this.#folded.has(folded)) this.#making.report.alike(found.path);
+    this.#folded.add(folded);
+    return undefined;
   }
 }
 
 /** Adds one file as it is now. One that keeps changing under our hands is left out. */
 async function addFound(
-  draft: ArchiveDraft,
-  guest: ArtifactReader,
-  instance: string,
+  { draft, guest, instance, signal, now }: Making,
   found: FoundFile,
-  signal: AbortSignal,
 ): Promise<'added' | 'full' | 'left'> {
   const path = `${artifactsPath}/${found.path}`;
+  const modifiedAt = Math.min(Math.max(found.modifiedAt ?? now, 0), now);
   let { size } = found;
   for (let tries = 1; ; tries += 1) {
     const content = await guest.openRange(instance, path, 0, size, signal);
@@ -166,13 +209,14 @@ async function addFound(
       return 'left';
     }
     try {
-      return (await addFile(draft, found.path, length, content)) ? 'added' : 'full';
+      const file = { path: found.path, size: length, modifiedAt };
+      return (await addFile(draft, file, content)) ? 'added' : 'full';
     } catch (error) {
       if (signal.aborted) throw error;
       // If Incus does not answer this either, it was the connection.
-      const now = await guest.stat(instance, path, signal);
-      if (tries === 2 || now?.type !== 'file' || now.size === 0 || now.size > size) return 'left';
-      ({ size } = now);
+      const current = await guest.stat(instance, path, signal);
+      if (tries === 2 || current?.type !== 'file' || current.size === 0 || current.size > size) return 'left';
+      ({ size } = current);
     } finally {
       content.destroy();
     }

@@ -10,7 +10,8 @@ type State =
   | { kind: 'take'; takes: (character: string) => boolean; next: number }
   /** Takes nothing: goes on at each of these. */
   | { kind: 'fork'; next: number[] }
-  | { kind: 'end' };
+  /** A glob matches: the one of that number. */
+  | { kind: 'end'; glob: number };
 
 const notSlash = (character: string) => character !== '/';
 
@@ -41,7 +42,15 @@ export class GlobPosition {
 
   /** Whether a glob matches the path as it is. */
   get matches(): boolean {
-    return [...this.#at].some((index) => this.#states[index]?.kind === 'end');
+    return this.matching.length > 0;
+  }
+
+  /** Numbers of the globs that match the path as it is. */
+  get matching(): number[] {
+    return [...this.#at].flatMap((index) => {
+      const state = this.#states[index];
+      return state?.kind === 'end' ? state.glob : [];
+    });
   }
 
   /** Whether a glob may match the path and something more. */
@@ -55,15 +64,20 @@ export class GlobPosition {
   }
 }
 
+/** A glob without the elements that say nothing: `./a//b/.` is `a/b/`, and matches nothing as a file has no such name. */
+export function plainGlob(glob: string): string {
+  return glob.replace(/(^|\/)(\.?\/)+/g, '$1').replace(/(^|\/)\.$/, '$1');
+}
+
 /**
  * Makes globs ready, at the beginning of a path. `*` and `?` stand for characters other than `/`, a leading dot
  * included; `**` as a whole element for any number of directories, and at the end for everything below; `[a-z]`
  * and `[!a-z]` for one character; `{a,b}` for either; `\` takes away what the next character means. What is not
- * closed stands for itself: every string is a glob.
+ * closed stands for itself: every string is a glob. `./a` is `a`.
  */
 export function compileGlobs(globs: readonly string[]): GlobPosition {
   const states: State[] = [];
-  const starts = globs.map((glob) => new Compiler(glob, states).start());
+  const starts = globs.map((glob, number) => new Compiler(plainGlob(glob), states).start(number));
   const at = new Set<number>();
   for (const start of starts) settle(states, start, at);
   return new GlobPosition(states, at);
@@ -92,9 +106,9 @@ class Compiler {
     this.#states = states;
   }
 
-  /** Returns the first state. */
-  start(): number {
-    return this.#sequence(0, this.#characters.length, this.#add({ kind: 'end' }));
+  /** Returns the first state. @param glob the number of the glob. */
+  start(glob: number): number {
+    return this.#sequence(0, this.#characters.length, this.#add({ kind: 'end', glob }));
   }
 
   #add(state: State): number {

@@ -7,6 +7,7 @@ import type { CommandOutcome } from '../incus/outcome.ts';
 import { SshError } from '../ssh/errors.ts';
 import { refusalByGrants, type Grants } from './grants.ts';
 import type { Link } from './link.ts';
+import { noArchive } from './artifact-report.ts';
 import type { Artifacts } from './artifacts.ts';
 import { logSourceOf, type LiveLogs } from './live-logs.ts';
 import type { Turns } from './session.ts';
@@ -35,6 +36,11 @@ export interface Ground {
 
 /** A result is some hundred bytes; one larger than this is none. */
 export const maxResultBytes = 64 * 1024;
+
+const noPlace = noArchive(
+  'NoPlace',
+  'there is no place to keep them: give the controller --log-dir, or `cijob run` --artifacts',
+);
 
 /** Carries out one command. Never rejects: what went wrong is the outcome. */
 export async function perform(command: Command, ground: Ground): Promise<CommandOutcome> {
@@ -162,7 +168,9 @@ async function collect(
     client.readFile(instance, resultPath, { first: maxResultBytes }),
     client.readFile(instance, logPath, { last: logBytes }),
     source && logs?.finish(host, client, source),
-    source && globs.length > 0 ? keeper?.collect(turns.archives, client, source, globs) : undefined,
+    source && globs.length > 0
+      ? (keeper?.collect(turns.archives, client, source, globs) ?? noPlace)
+      : undefined,
   ]);
   return { kind: 'collected', collected: { result, log, artifacts } };
 }

@@ -40,6 +40,8 @@ export interface GuestStat {
   /** `file`, `directory`, `symlink`, or whatever else Incus says. */
   type: string;
   size: number;
+  /** When it was last changed, in milliseconds since the epoch, as the guest says; undefined when Incus does not tell. */
+  modifiedAt?: number | undefined;
 }
 
 /** Which part of a file to read: its first or its last bytes. */
@@ -154,7 +156,11 @@ export class IncusClient {
     // An answer to HEAD has no body that could say more.
     if (status >= 400) throw new IncusError(kindOfStatus(status), `reading ${path}: HTTP ${status}`, status);
     const size = Number(headers['content-length'] ?? 0);
-    return { type: header(headers['x-incus-type']) ?? 'unknown', size: size > 0 ? size : 0 };
+    return {
+      type: header(headers['x-incus-type']) ?? 'unknown',
+      size: size > 0 ? size : 0,
+      modifiedAt: timeOf(header(headers['x-incus-modified'])),
+    };
   }
 
   /** Puts the environment that a launch takes from its file (environment-file.ts) into a guest. */
@@ -311,6 +317,13 @@ function errorOf(status: number, body: Buffer, path: string): IncusError {
 
 function pathOnly(path: string): string {
   return path.split('?')[0] ?? path;
+}
+
+/** A time as Go prints it, in UTC: `2026-01-02 03:04:05 +0000 UTC`. */
+function timeOf(text = ''): number | undefined {
+  const [, date, time] = /^(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d)(?:\.\d+)? \+0000 UTC$/.exec(text) ?? [];
+  const at = Date.parse(`${date ?? ''}T${time ?? ''}Z`);
+  return Number.isNaN(at) ? undefined : at;
 }
 
 function header(value: string | string[] | undefined): string | undefined {

@@ -6,19 +6,28 @@ export interface Collected {
   result: GuestFile;
   /** The end of `/artifacts/guest.log`, and the size of the whole. */
   log: GuestFile;
-  /** The archive that was kept of the job's artifacts; undefined when none was. */
+  /** What was kept of the job's artifacts; undefined when it names none. */
   artifacts?: ArchiveSummary | undefined;
+}
+
+/** Something that a user should know of an archive of artifacts: what is not in it, and why. */
+export interface ArtifactNote {
+  /** In CamelCase. */
+  reason: string;
+  /** For people, without what could steer their terminal: less than 1024 characters. */
+  message: string;
 }
 
 /** What is to say of an archive of artifacts. */
 export interface ArchiveSummary {
   files: number;
-  /** Size of the archive. */
+  /** Size of the archive; 0 when there is none. */
   bytes: number;
-  /** Names that match and are not in it. */
+  /** Paths that match and can be in no archive. */
   skipped: number;
   /** A limit was reached: not all that matches is in it. */
   truncated: boolean;
+  notes: readonly ArtifactNote[];
 }
 
 /** What became of a command. */

@@ -84,9 +84,13 @@ function choose(
   const archived = attempt ?? archives.attempt(uid);
   const archive = { namespace, name, uid, attempt: archived ?? 0 };
   if (archives.size(archive) !== undefined) return archive;
-  if (status?.artifacts || attempt !== undefined) {
+  const { bytes = 0, notes = [] } = status?.artifacts ?? {};
+  if (bytes > 0 || attempt !== undefined) {
     throw new Refusal(410, 'Gone', `the artifacts of ${what} are not kept any more`);
   }
-  const why = spec.artifacts.length === 0 ? 'its spec.artifacts names none' : 'none could be kept';
+  const why =
+    spec.artifacts.length === 0
+      ? 'its spec.artifacts names none'
+      : notes.map(({ message }) => message).join('; ') || 'none could be kept';
   throw new Refusal(404, 'NotFound', `${what} has no artifacts: ${why}`);
 }

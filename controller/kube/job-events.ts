@@ -32,6 +32,12 @@ export function happenings(before: CiJobStatus | undefined, after: CiJobStatus):
     const tell = blame === 'Cancelled' ? normal : warning;
     told.push(tell(reason, 'Finish', `${blame}: ${message}`));
   }
+  const { notes = [] } = after.artifacts ?? {};
+  if (notes.length > 0 && !before?.artifacts) {
+    // Links and empty files are left out of many a good archive.
+    const tell = notes.every(({ reason }) => reason === 'NotRegular') ? normal : warning;
+    told.push(tell('ArtifactsIncomplete', 'Collect', notes.map(({ message }) => message).join('; ')));
+  }
   const ready = findCondition(after.conditions, 'Ready');
   if (ready?.status === 'Unknown' && findCondition(before?.conditions, 'Ready')?.status !== 'Unknown') {
     told.push(warning(ready.reason, 'Wait', ready.message));

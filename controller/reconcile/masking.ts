@@ -1,6 +1,6 @@
 import { logTailBytes } from '../api/cijob-status.ts';
 import type { GuestFile } from '../incus/client.ts';
-import type { CommandOutcome } from '../incus/outcome.ts';
+import type { ArtifactNote, CommandOutcome } from '../incus/outcome.ts';
 import { truncationMark } from './verdict.ts';
 
 /*
@@ -42,8 +42,12 @@ export function masked(outcome: CommandOutcome, mask: Mask | undefined): Command
   if ('message' in outcome)
     return mask ? { ...outcome, message: hideInText(outcome.message, mask) } : outcome;
   if (outcome.kind !== 'collected') return outcome;
-  const { result, log } = outcome.collected;
-  const shown = { result: maskedResult(result, mask), log: maskedLog(log, mask) };
+  const { result, log, artifacts } = outcome.collected;
+  const shown = {
+    result: maskedResult(result, mask),
+    log: maskedLog(log, mask),
+    artifacts: artifacts && { ...artifacts, notes: artifacts.notes.map((note) => maskedNote(note, mask)) },
+  };
   return { ...outcome, collected: { ...outcome.collected, ...shown } };
 }
 
@@ -63,6 +67,11 @@ function maskedResult(result: GuestFile, mask: Mask | undefined): GuestFile {
     said['bootstrap_error'] = mask ? hideInText(error, mask) : leftOut;
   const bytes = Buffer.from(JSON.stringify(said));
   return { kind: 'file', size: bytes.length, bytes };
+}
+
+/** A note names files of the guest. */
+function maskedNote({ reason, message }: ArtifactNote, mask: Mask | undefined): ArtifactNote {
+  return { reason, message: mask ? hideInText(message, mask) : leftOut };
 }
 
 function parseObject(bytes: Buffer): Record<string, unknown> | undefined {

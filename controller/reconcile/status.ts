@@ -94,7 +94,7 @@ function goOn(draft: Draft, { blocked }: Step): void {
 function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed, time: string): void {
   const ended = endOfRun(draft.status, time);
   const { log } = verdict;
-  const { artifacts } = observed.memory.collected ?? {};
+  const artifacts = artifactsOf(job, draft.status, observed);
   if (ended) draft.condition('RunnerExited', yes('RunnerEnded', 'the runner has ended'));
   if (log) draft.condition('Collected', yes('LogRead', `the log has ${log.bytes} bytes`));
   if (!observed.instance && observed.memory.gone === draft.status.instance?.name && draft.status.instance) {
@@ -132,6 +132,19 @@ function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed
   draft.condition('Failed', yes(verdict.class === 'Cancelled' ? 'Cancelled' : reason, message));
   draft.condition('Ready', no(reason, message));
   draft.condition('Stalled', yes(reason, message));
+}
+
+/** What is kept of what the command left; undefined when nothing was asked for, or the command never ran. */
+function artifactsOf(job: CiJob, status: CiJobStatus, observed: Observed): CiJobStatus['artifacts'] {
+  const ran = findCondition(status.conditions, 'RunnerStarted')?.status === 'True';
+  if (!ran || job.spec.artifacts.length === 0 || calledOff(job) === 'Deleted') return undefined;
+  const { artifacts } = observed.memory.collected ?? {};
+  if (!artifacts) {
+    const notes = [{ reason: 'NotRead', message: 'the guest could not be read any more' }];
+    return { files: 0, bytes: 0, skipped: 0, truncated: false, notes };
+  }
+  const { notes, ...numbers } = artifacts;
+  return notes.length === 0 ? numbers : { ...numbers, notes: [...notes] };
 }
 
 /** Infrastructure failed the attempt: note it, and begin the next as if the job had just come. */

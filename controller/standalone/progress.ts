@@ -37,6 +37,13 @@ export function phaseLine(
   return `${since.padStart(6)}  ${keyOf(job.metadata)}  ${phase.padEnd(12)} ${printableLine(detail(after))}`.trimEnd();
 }
 
+/** Lines about what is not among the artifacts that are kept of a job, once that is known. */
+export function artifactLines(job: CiJob, before: CiJobStatus | undefined, after: CiJobStatus): string[] {
+  if (before?.artifacts) return [];
+  const notes = after.artifacts?.notes ?? [];
+  return notes.map(({ message }) => `${keyOf(job.metadata)}: artifacts: ${printableLine(message)}`);
+}
+
 function detail(status: CiJobStatus): string {
   switch (status.phase) {
     case 'Provisioning':

@@ -1,4 +1,4 @@
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import PQueue from 'p-queue';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -8,7 +8,9 @@ import { maxDepth, maxNames } from '../../controller/hosts/artifact-walk.ts';
 import type { LogSource } from '../../controller/hosts/live-logs.ts';
 import { IncusClient } from '../../controller/incus/client.ts';
 import { HttpPipe } from '../../controller/incus/http.ts';
+import type { ArchiveSummary } from '../../controller/incus/outcome.ts';
 import { LogStore } from '../../controller/logs/log-store.ts';
+import { printable } from '../../controller/printable.ts';
 import { filesIn, namesIn } from '../support/archives.ts';
 import type { GuestEntry } from '../support/incus-sim/guest-files.ts';
 import { IncusSim } from '../support/incus-sim/sim.ts';
@@ -70,6 +72,8 @@ describe('the artifacts of a guest', () => {
     new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, clock);
   const collect = (...globs: string[]) => keeper().collect(new PQueue(), client, source, globs);
   const archive = () => store.readArchive(source, 0, 2 ** 24);
+  const said = (summary: ArchiveSummary): Record<string, string> =>
+    Object.fromEntries(summary.notes.map(({ reason, message }) => [reason, message]));
   const asked = (method: string) =>
     sim.requests
       .of({ method })
@@ -91,7 +95,7 @@ describe('the artifacts of a guest', () => {
     expect(files[0]?.header).toMatchObject({ mode: 0o644, uid: 0, gid: 0, type: 'file' });
     expect(files[2]?.content.toString()).toBe('<ok/>');
     const { length: bytes } = await archive();
-    expect(summary).toEqual({ files: 3, bytes, skipped: 0, truncated: false });
+    expect(summary).toEqual({ files: 3, bytes, skipped: 0, truncated: false, notes: [] });
   });
 
   it('are looked for only where one may be', async () => {
@@ -109,32 +113,104 @@ describe('the artifacts of a guest', () => {
       'empty.txt': file(''),
       'real.txt': file('real'),
     });
-    expect(await collect('*.txt', 'linked/*')).toMatchObject({ files: 1, skipped: 3, truncated: false });
+    const summary = await collect('*.txt', 'linked/*');
+    expect(summary).toMatchObject({ files: 1, skipped: 3, truncated: false });
+    expect(said(summary)).toEqual({
+      NotRegular:
+        'left out 3: links, and files that are empty or no regular files: empty.txt, fifo.txt, link.txt',
+      NoMatch: 'no file matches "linked/*"',
+    });
     expect(await namesIn(await archive())).toEqual(['real.txt']);
     expect(sim.instance('guest')?.guest.files.stuck).toBe(false);
   });
 
   it('are none where /artifacts is no directory', async () => {
     sim.instance('guest')?.guest.files.set('/artifacts', { kind: 'symlink', target: '/etc' });
-    expect(await collect('**')).toMatchObject({ files: 0, skipped: 0 });
+    const summary = await collect('**');
+    expect(summary).toMatchObject({ files: 0, skipped: 0 });
+    expect(said(summary)).toEqual({ NoMatch: 'no file matches "**"' });
     sim.instance('guest')?.guest.files.set('/artifacts', { kind: 'fifo' });
     expect(await collect('**')).toMatchObject({ files: 0 });
     expect(sim.instance('guest')?.guest.files.stuck).toBe(false);
   });
 
-  it('have no names that could do harm where they are unpacked or shown', async () => {
-    const names = ['a\u001b[2Jb', 'new\nline', 'bad\uFFFD', '..', '.', '', 'a/b', 'é'.repeat(200), 'good'];
+  it.each([
+    ['steer a terminal', ['a\u001b[2Jb', 'new\nline', 'c1\u009b2J']],
+    ['are shown in another order', ['gpj.\u202egnp', '\u2066x\u2069']],
+    ['lead elsewhere', ['..', 'a/b', '..\\..\\x', 'C:x', 'c:']],
+    ['are devices of Windows', ['CON', 'nul.txt', 'Aux .c', 'com1', 'LPT\u00b9.log', 'CONIN$']],
+    ['lose their end on Windows', ['x.', 'x ', '.']],
+    ['are no names', ['', 'bad\uFFFD', 'é'.repeat(200)]],
+  ])('have no names that %s', async (_what, names) => {
     put({ good: file('good') });
     const guest = {
       stat: client.stat.bind(client),
-      list: () => Promise.resolve(names),
+      list: () => Promise.resolve([...names, 'good']),
       openRange: client.openRange.bind(client),
     };
-    expect(await keeper().collect(new PQueue(), guest, source, ['**'])).toMatchObject({
-      files: 1,
-      skipped: names.length - 1,
-    });
+    const summary = await keeper().collect(new PQueue(), guest, source, ['**']);
+    expect(summary).toMatchObject({ files: 1, skipped: names.length, truncated: false });
     expect(await namesIn(await archive())).toEqual(['good']);
+    const { NameRefused = '' } = said(summary);
+    expect(NameRefused).toMatch(
+      new RegExp(`^left out ${names.length}: names that are not safe on every system: `),
+    );
+    // They are named, and cannot do there what they are refused for.
+    expect(printable(NameRefused)).toBe(NameRefused);
+  });
+
+  it('may have any other name', async () => {
+    const names = ['.hidden', '-rf', 'ab:c', 'con1', 'console', 'é', 'a b', 'x..y', '$HOME', 'COM0', 'c'];
+    put(Object.fromEntries(names.map((name) => [name, file('x')])));
+    expect(await collect('**')).toMatchObject({ files: names.length, notes: [] });
+  });
+
+  it('are all there where names differ only by case or accents, which is said', async () => {
+    put({ 'a/README': file('1'), 'a/readme': file('2'), 'e\u0301': file('3'), '\u00e9': file('4') });
+    const summary = await collect('**');
+    expect(summary).toMatchObject({ files: 4 });
+    expect(said(summary)).toEqual({
+      NamesAlike: expect.stringMatching(
+        /^differ from another file only by case .*: a\/readme, "é"$/,
+      ) as string,
+    });
+  });
+
+  it('keep the time at which they were changed; without one, or with one to come, that of now', async () => {
+    const modified = '2024-02-29 12:30:45 +0000 UTC';
+    put({
+      a: { kind: 'file', content: 'a', modified },
+      b: { kind: 'file', content: 'b', modified: '9999-01-01 00:00:00 +0000 UTC' },
+      c: { kind: 'file', content: 'c', modified: 'yesterday' },
+      d: { kind: 'file', content: 'd', modified: '1933-01-01 00:00:00 +0000 UTC' },
+    });
+    const clock = new ManualClock();
+    await keeper(clock).collect(new PQueue(), client, source, ['*']);
+    const now = new Date(Math.floor(clock.now() / 1000) * 1000);
+    const times = (await filesIn(await archive())).map(({ header }) => header.mtime);
+    expect(times).toEqual([new Date('2024-02-29T12:30:45Z'), now, now, new Date(0)]);
+  });
+
+  it('are noted where a glob matches none of them, with what may have been meant', async () => {
+    put({ 'reports/u.xml': file('<x/>'), 'reports/deep/v.xml': file('<x/>'), 'a.txt': file('a') });
+    const globs = ['./reports/*.xml', 'reports/', 'reports', './/reports/./deep', '*.log', '.', 'a.txt'];
+    const summary = await collect(...globs);
+    expect(await namesIn(await archive())).toEqual(['a.txt', 'reports/u.xml']);
+    expect(said(summary)).toEqual({
+      NoMatch: [
+        'no file matches reports/ (a directory; "reports/**" is all that is in it)',
+        'reports (a directory; "reports/**" is all that is in it)',
+        './/reports/./deep (a directory; "reports/deep/**" is all that is in it)',
+        '"*.log"',
+        '. (a directory; "**" is all that is in it)',
+      ].join(', '),
+    });
+  });
+
+  it('name only the first of many globs that match nothing', async () => {
+    const summary = await collect(...range(32).map((at) => `no-${at}-${'x'.repeat(240)}`));
+    expect(said(summary)['NoMatch']).toMatch(/^no file matches no-0-x+…, .* and 27 more$/);
+    expect(said(summary)['NoMatch']?.length).toBeLessThan(1024);
   });
 
   it("are not the runner's own files, unless one is named", async () => {
@@ -150,7 +226,10 @@ describe('the artifacts of a guest', () => {
     put({ 'a.txt': file('a'), 'b.txt': file(noise(5_000)), 'c.txt': file('c') });
     const summary = await collect('**');
     expect(summary).toMatchObject({ files: 1, truncated: true });
-    expect(summary?.bytes).toBeLessThanOrEqual(600);
+    expect(summary.bytes).toBeLessThanOrEqual(600);
+    expect(said(summary)).toEqual({
+      ArchiveFull: 'left out 2: files for which the archive had no more room: b.txt, c.txt',
+    });
     expect(await namesIn(await archive())).toEqual(['a.txt']);
   });
 
@@ -159,25 +238,34 @@ describe('the artifacts of a guest', () => {
       'levels',
       () => ({ [`${'d/'.repeat(maxDepth)}deep`]: file('x'), [`${'d/'.repeat(maxDepth - 1)}ok`]: file('x') }),
       1,
+      { DepthLimit: /^left out 1: directories too deep within others: (d\/)+d$/ },
     ],
     [
       'bytes before they are compressed',
-      () => ({ a: file('x'), b: { kind: 'zeros', size: 2 ** 40 } as const }),
-      1,
+      () => ({ a: file('x'), b: { kind: 'zeros', size: 2 ** 40 } as const, c: file('x') }),
+      2,
+      { SizeLimit: /^left out 1: files for which too few bytes were left before compression: b$/ },
     ],
-  ])('stop at so many %s', { timeout: 60_000 }, async (_what, entries, kept) => {
+  ])('stop at so many %s', { timeout: 60_000 }, async (_what, entries, kept, note) => {
     put(entries());
-    expect(await collect('**')).toMatchObject({ files: kept, truncated: true });
+    const summary = await collect('**');
+    expect(summary).toMatchObject({ files: kept, truncated: true });
     expect(await namesIn(await archive())).toHaveLength(kept);
+    for (const [reason, message] of Object.entries(note)) expect(said(summary)[reason]).toMatch(message);
   });
 
   it('stop at so many files', async () => {
     put({ a: file('a'), b: file('b'), c: file('c') });
     const begin = (log: LogSource, end: Buffer) => store.beginArchive(log, end);
     const few = new Artifacts({ begin }, systemClock, { ...defaultLimits, files: 2 });
-    const summary = await few.collect(new PQueue(), client, source, ['**']);
+    put({ d: file('d'), e: file('e'), f: file('f'), 'z.xml': file('z') });
+    const summary = await few.collect(new PQueue(), client, source, ['**', '*.xml', '*.log']);
     expect(summary).toMatchObject({ files: 2, skipped: 0, truncated: true });
     expect(await namesIn(await archive())).toEqual(['a', 'b']);
+    expect(said(summary)).toEqual({
+      FileLimit: 'left out 5: files beyond the limit of their number: c, d, e and 2 more',
+      NoMatch: 'no file matches "*.log"',
+    });
   });
 
   it('stop at so many names in a directory', async () => {
@@ -190,6 +278,9 @@ describe('the artifacts of a guest', () => {
     };
     const summary = await keeper().collect(new PQueue(), guest, source, ['**']);
     expect(summary).toMatchObject({ files: 0, skipped: maxNames, truncated: true });
+    expect(said(summary)['NameLimit']).toMatch(
+      /^left out 1: directories with too many names.*: \/artifacts$/,
+    );
   });
 
   it('hold nothing of a file that changes while it is read, and go on', async () => {
@@ -204,10 +295,9 @@ describe('the artifacts of a guest', () => {
         return body;
       },
     };
-    expect(await keeper().collect(new PQueue(), guest, source, ['*'])).toMatchObject({
-      files: 2,
-      skipped: 1,
-    });
+    const summary = await keeper().collect(new PQueue(), guest, source, ['*']);
+    expect(summary).toMatchObject({ files: 2, skipped: 1 });
+    expect(said(summary)).toEqual({ Changed: 'left out 1: files that changed while they were read: b' });
     expect(await namesIn(await archive())).toEqual(['a', 'c']);
   });
 
@@ -218,7 +308,7 @@ describe('the artifacts of a guest', () => {
     sim.kill();
     await expect(once()).rejects.toThrow();
     await expect(once()).rejects.toThrow();
-    expect(await once()).toBeUndefined();
+    expect(await once()).toMatchObject({ files: 0, bytes: 0, notes: [{ reason: 'NotRead' }] });
     expect(await readdir(join(directory, 'kept', 'ci', 'job', 'uid-1'))).toEqual([]);
     expect(store.totalBytes).toBe(0);
     await sim.restart();
@@ -236,7 +326,11 @@ describe('the artifacts of a guest', () => {
     const collecting = keeper(clock).collect(new PQueue(), client, source, ['*']);
     await expect.poll(() => asked('GET'), { timeout: 10_000, interval: 5 }).toContain('/artifacts/b');
     clock.advance(timeLimit);
-    expect(await collecting).toMatchObject({ files: 1, truncated: true });
+    const summary = await collecting;
+    expect(summary).toMatchObject({ files: 1, truncated: true });
+    expect(said(summary)).toEqual({
+      TimeLimit: 'the time for artifacts was over before all were looked at',
+    });
     expect(await namesIn(await archive())).toEqual(['a']);
   });
 
@@ -251,11 +345,27 @@ describe('the artifacts of a guest', () => {
     clock.advance(1);
     const inTime = artifacts.collect(turns, client, source, ['*']);
     clock.advance(timeLimit - 1);
-    expect(await tooLong).toBeUndefined();
+    expect(await tooLong).toMatchObject({ files: 0, bytes: 0, notes: [{ reason: 'TimeLimit' }] });
     expect(asked('HEAD')).toEqual([]);
     over(undefined);
     expect(await inTime).toMatchObject({ files: 1 });
     expect(asked('HEAD')).not.toEqual([]);
+  });
+
+  it('are none where the archive cannot be kept, which is said', async () => {
+    put({ a: file('a') });
+    const noted = { files: 0, bytes: 0, notes: [{ reason: 'NotKept' }] };
+    store = await openStore(10);
+    expect(await collect('*')).toMatchObject(noted);
+    // Its disk fails at the very end.
+    store = await openStore();
+    const begin = async (log: LogSource, end: Buffer) => {
+      const draft = await store.beginArchive(log, end);
+      await rm(join(directory, 'kept', 'ci', 'job', 'uid-1'), { recursive: true });
+      return draft;
+    };
+    const failing = new Artifacts({ begin }, systemClock);
+    expect(await failing.collect(new PQueue(), client, source, ['*'])).toMatchObject(noted);
   });
 });
 
@@ -311,6 +421,16 @@ describe('a job with artifacts', () => {
     expect(listings()).toEqual([]);
   });
 
+  it('says so when there is no place for them', async () => {
+    bench = await SimBench.start(join(directory, 'incus.sock'), guest({}), 4);
+    bench.create('job', { artifacts: ['out/*'] });
+    await bench.settled();
+    expect(bench.api.history.get('uid-job')?.at(-1)).toMatchObject({
+      phase: 'Succeeded',
+      artifacts: { files: 0, bytes: 0, notes: [{ reason: 'NoPlace' }] },
+    });
+  });
+
   it('ends as it would without them when they cannot be read', { timeout: 30_000 }, async () => {
     store = await openStore();
     const keep = () => new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, systemClock);
@@ -325,7 +445,7 @@ describe('a job with artifacts', () => {
     await bench.settled(25_000);
     const status = bench.api.history.get('uid-job')?.at(-1);
     expect(status).toMatchObject({ phase: 'Failed', exitCode: 7, failure: { class: 'Test' } });
-    expect(status?.artifacts).toBeUndefined();
+    expect(status?.artifacts).toMatchObject({ files: 0, bytes: 0, notes: [{ reason: 'NotRead' }] });
   });
 
   it(

@@ -1,4 +1,4 @@
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { CiJob } from '../../controller/api/cijob.ts';
@@ -78,6 +78,41 @@ test('the log of a single job is shown byte for byte', async () => {
   const { stdout, stderr } = await cijobRun(scripts, [job('bad', { command: 'bad' })]);
   expect(stdout).toBe('going well\nthe reason');
   expect(stderr).not.toContain('its log ends with');
+});
+
+describe('artifacts that are left out', () => {
+  const files = {
+    '/artifacts/coverage/a.html': { kind: 'file', content: 'a' },
+    '/artifacts/coverage/empty.html': { kind: 'file', content: '' },
+  } as const;
+  const jobs = [job('build', { command: 'true', artifacts: ['./coverage/*', 'coverage/', '*.xml'] })];
+
+  test('are told beside where the others are saved', async () => {
+    const { code, stderr } = await cijobRun({ files }, jobs, '--artifacts', join(dir, 'saved'));
+    expect(code).toBe(0);
+    const path = join(dir, 'saved', 'build.tar.gz');
+    expect(stderr.split('\n').filter((line) => line.startsWith('default/build: artifacts: '))).toEqual(
+      [
+        `saved as ${path}, ${(await stat(path)).size} bytes`,
+        'left out 1: links, and files that are empty or no regular files: coverage/empty.html',
+        'no file matches coverage/ (a directory; "coverage/**" is all that is in it), "*.xml"',
+      ].map((line) => `default/build: artifacts: ${line}`),
+    );
+  });
+
+  test('are told without a place for them', async () => {
+    const { code, stderr } = await cijobRun({ files }, jobs);
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/^default\/build: artifacts: there is no place to keep them: .*--artifacts$/m);
+  });
+
+  test('are told when that place cannot be written to; the outcome stands', async () => {
+    const nowhere = join(dir, 'jobs.yaml', 'nowhere');
+    const { code, stderr } = await cijobRun({ files }, jobs, '--artifacts', nowhere);
+    expect(code).toBe(0);
+    expect(stderr).toMatch(/^default\/build: artifacts: the archive could not be written: /m);
+    expect(stderr).toContain('build.tar.gz: ENOTDIR');
+  });
 });
 
 test('a job with the longest of names has its artifacts saved', async () => {

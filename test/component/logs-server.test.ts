@@ -407,6 +407,13 @@ describe('the log server', () => {
     expect(await refused(target)).toMatchObject({ code: 404, reason: 'NotFound' });
     job.status = { ...job.status, artifacts: { files: 1, bytes: 3, skipped: 0, truncated: false } };
     expect(await refused(target)).toMatchObject({ code: 410, reason: 'Gone' });
+    const notes = [{ reason: 'NotKept', message: 'the archive could not be written' }];
+    job.status = { ...job.status, artifacts: { files: 0, bytes: 0, skipped: 0, truncated: false, notes } };
+    job.spec.artifacts = ['x'];
+    expect(await refused(target)).toMatchObject({
+      code: 404,
+      message: expect.stringContaining('has no artifacts: the archive could not be written') as string,
+    });
   });
 
   it('gives artifacts only to whom RBAC lets get cijobs/artifacts', async () => {

@@ -24,6 +24,9 @@ const command = [
   'ln -s /etc/shadow out/shadow.txt',
   'ln -s /etc out/etc',
   ': > out/empty.txt',
+  "touch -d '2024-02-29 12:30:45' out/numbers.txt",
+  // Names that would do harm on another system.
+  "echo x > 'out/C:x'; echo x > 'out/..\\..\\x'; echo x > out/NUL",
 ].join('; ');
 const numbers = Array.from({ length: 20_000 }, (_, index) => `${index + 1}\n`).join('');
 const artifacts = ['out/**'];
@@ -86,10 +89,18 @@ describe('artifacts of jobs, on real parts', () => {
       expect(files.map((one) => one.name)).toEqual(['out/deep/binary.bin', 'out/numbers.txt']);
       expect(files[0]?.content).toEqual(Buffer.from('a\0b'));
       expect(files[1]?.content.toString()).toBe(numbers);
+      expect(files[1]?.header.mtime).toEqual(new Date('2024-02-29T12:30:45Z'));
       expect(job.status?.artifacts).toEqual({
         ...{ files: 2, bytes: archive.length },
-        ...{ skipped: 4, truncated: false },
+        ...{ skipped: 7, truncated: false },
+        notes: [
+          { reason: 'NameRefused', message: expect.stringMatching(/: .*C:x, out\/NUL$/) as string },
+          { reason: 'NotRegular', message: expect.stringMatching(/^left out 4: .* and 1 more$/) as string },
+        ],
       });
+      const events = () =>
+        cluster.kubectl('get', 'events', '-o', 'jsonpath={range .items[*]}{.reason} {.note}{end}');
+      await expect.poll(events, { timeout: 10_000 }).toContain('ArtifactsIncomplete');
       // It is what tar reads.
       const listed = await run('tar', ['-tzf', file]);
       expect(listed.stdout).toBe('out/deep/binary.bin\nout/numbers.txt\n');

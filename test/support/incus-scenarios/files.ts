@@ -14,7 +14,7 @@ export const files: readonly Scenario[] = [
           sh(
             [
               'mkdir -p /artifacts/d',
-              'echo 0123456789 > /artifacts/f',
+              'echo 0123456789 > /artifacts/f; touch -d "2024-02-29 12:30:45" /artifacts/f',
               ': > /artifacts/empty',
               'ln -s f /artifacts/link',
               'ln -s nowhere /artifacts/dangling',
@@ -41,6 +41,8 @@ export const files: readonly Scenario[] = [
           expect(head.headers['x-incus-type'], path).toBe(type);
           if (length !== undefined) expect(head.headers['content-length'], path).toBe(length);
         }
+        const modified = (await incus.request('HEAD', url('/artifacts/f'))).headers['x-incus-modified'];
+        expect(modified).toMatch(/^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \+0000 UTC$/);
         const file = await incus.request('GET', url('/artifacts/f'));
         expect(file).toMatchObject({ status: 200, text: '0123456789\n' });
         expect(file.headers).toMatchObject({

@@ -3,7 +3,15 @@ import { Refusal, type SimReply, sync } from './reply.ts';
 
 /** What may stand at a path of a simulated guest, well-meant or hostile. */
 export type GuestEntry =
-  | { kind: 'file'; content: string | Buffer; uid?: number; gid?: number; mode?: string }
+  | {
+      kind: 'file';
+      content: string | Buffer;
+      uid?: number;
+      gid?: number;
+      mode?: string;
+      /** As Go prints it; the default is the beginning of 2026. */
+      modified?: string;
+    }
   /** A file of that many zero bytes that takes no memory. */
   | { kind: 'zeros'; size: number }
   | { kind: 'fifo' }
@@ -72,12 +80,13 @@ export class GuestFiles {
     const entry = this.#entries.get(at);
     if (!entry) throw new Refusal(404, 'Not Found');
     const type = entry.kind === 'zeros' || entry.kind === 'fifo' ? 'file' : entry.kind;
-    const file: { uid?: number; gid?: number; mode?: string } = entry.kind === 'file' ? entry : {};
+    const file: { uid?: number; gid?: number; mode?: string; modified?: string } =
+      entry.kind === 'file' ? entry : {};
     const headers: Record<string, string> = {
       'x-incus-uid': String(file.uid ?? 0),
       'x-incus-gid': String(file.gid ?? 0),
       'x-incus-mode': file.mode ?? { file: '0644', directory: '0755', symlink: '0777' }[type],
-      'x-incus-modified': '2026-01-01 00:00:00 +0000 UTC',
+      'x-incus-modified': file.modified ?? '2026-01-01 00:00:00 +0000 UTC',
       'x-incus-type': type,
     };
     if (entry.kind === 'directory') {
@@ -104,7 +113,8 @@ export class GuestFiles {
       return { status: 200, headers, body: 'never' };
     }
     headers['accept-ranges'] = 'bytes';
-    headers['content-disposition'] = `inline;filename=${at.slice(at.lastIndexOf('/') + 1)}`;
+    headers['content-disposition'] =
+      `inline;filename=${Buffer.from(at.slice(at.lastIndexOf('/') + 1)).toString('latin1')}`;
     return this.#ranged(at, entry, size, headers, range);
   }
 

@@ -39,6 +39,16 @@ describe('a guest’s text', () => {
       { phase: 'Running', conditions: [{ ...condition, type: 'Ready', status: 'Unknown' }] },
     ],
     [
+      'of its artifacts',
+      {
+        ...{ phase: 'Succeeded' },
+        artifacts: {
+          ...{ files: 0, bytes: 0, skipped: 0, truncated: false },
+          notes: [{ reason: 'R', message: hostile }],
+        },
+      },
+    ],
+    [
       'of one that was lost before',
       { phase: 'Running', attempts: [{ attempt: 1, reason: 'R', message: hostile, finishedAt: created }] },
     ],

@@ -41,6 +41,9 @@ class Memory implements ArchiveDraft {
   }
 }
 
+const modifiedAt = Date.parse('2025-04-03T02:01:00Z');
+const file = (path: string, size: number) => ({ path, size, modifiedAt });
+
 /** Bytes that hardly get smaller, the same each time. */
 function noise(length: number): Buffer {
   let seed = 1;
@@ -61,18 +64,20 @@ async function* pieces(...parts: (Buffer | string | Error)[]): AsyncGenerator<Bu
 }
 
 describe('an archive of artifacts', () => {
-  it('has the bytes of each file, and nothing of whose and how old they were', async () => {
+  it('has the bytes of each file and when it was changed, and nothing of whose it was', async () => {
     const draft = new Memory();
     const long = `${'directory/'.repeat(30)}é.bin`;
-    expect(await addFile(draft, 'a.txt', 6, pieces('one', 'two'))).toBe(true);
-    expect(await addFile(draft, long, 100_000, pieces(noise(65_536), noise(34_464)))).toBe(true);
-    expect(await addFile(draft, 'full', 512, pieces(noise(512)))).toBe(true);
+    expect(await addFile(draft, file('a.txt', 6), pieces('one', 'two'))).toBe(true);
+    expect(await addFile(draft, file(long, 100_000), pieces(noise(65_536), noise(34_464)))).toBe(true);
+    expect(await addFile(draft, file('full', 512), pieces(noise(512)))).toBe(true);
     const files = await filesIn(draft.whole);
     expect(files.map(({ name }) => name)).toEqual(['a.txt', long, 'full']);
     expect(files[0]).toEqual({
       name: 'a.txt',
       content: Buffer.from('onetwo'),
-      header: expect.objectContaining({ type: 'file', mode: 0o644, uid: 0, gid: 0 }) as unknown,
+      header: expect.objectContaining({
+        ...{ type: 'file', mode: 0o644, uid: 0, gid: 0, mtime: new Date(modifiedAt) },
+      }) as unknown,
     });
     expect(files[1]?.content.equals(Buffer.concat([noise(65_536), noise(34_464)]))).toBe(true);
     expect(files[2]?.content.equals(noise(512))).toBe(true);
@@ -83,8 +88,8 @@ describe('an archive of artifacts', () => {
 
   it('is the same bytes for the same files', async () => {
     const [one, other] = [new Memory(), new Memory()];
-    await addFile(one, 'a', 4, pieces('abcd'));
-    await addFile(other, 'a', 4, pieces('ab', 'cd'));
+    await addFile(one, file('a', 4), pieces('abcd'));
+    await addFile(other, file('a', 4), pieces('ab', 'cd'));
     expect(one.bytes.equals(other.bytes)).toBe(true);
   });
 
@@ -94,20 +99,20 @@ describe('an archive of artifacts', () => {
     ['cannot be read to its end', pieces('ab', new Error('cut'))],
   ])('holds nothing of a file that %s, and takes the next one', async (_what, content) => {
     const draft = new Memory();
-    await addFile(draft, 'before', 1, pieces('x'));
-    await expect(addFile(draft, 'broken', 4, content)).rejects.toThrow();
-    await addFile(draft, 'after', 1, pieces('y'));
+    await addFile(draft, file('before', 1), pieces('x'));
+    await expect(addFile(draft, file('broken', 4), content)).rejects.toThrow();
+    await addFile(draft, file('after', 1), pieces('y'));
     expect((await filesIn(draft.whole)).map(({ name }) => name)).toEqual(['before', 'after']);
   });
 
   it('ends with the last whole file where there is no more room', async () => {
     const draft = new Memory(60_000);
-    expect(await addFile(draft, 'first', 40_000, pieces(noise(40_000)))).toBe(true);
+    expect(await addFile(draft, file('first', 40_000), pieces(noise(40_000)))).toBe(true);
     let asked = 0;
     const endless = async function* () {
       for (; asked < 10_000; asked += 1) yield await Promise.resolve(noise(65_536));
     };
-    expect(await addFile(draft, 'second', 655_360_000, endless())).toBe(false);
+    expect(await addFile(draft, file('second', 655_360_000), endless())).toBe(false);
     expect((await filesIn(draft.whole)).map(({ name }) => name)).toEqual(['first']);
     // What will not fit is not read to its end.
     expect(asked).toBeLessThan(100);

@@ -33,6 +33,14 @@ const failed = (of: 'Test' | 'Config' | 'Cancelled'): CiJobStatus => ({
   failure: { class: of, reason: 'Because', message: 'of that' },
 });
 
+const artifacts = (...reasons: string[]): CiJobStatus => ({
+  ...running,
+  artifacts: {
+    ...{ files: 1, bytes: 100, skipped: 0, truncated: false },
+    notes: reasons.map((reason) => ({ reason, message: `because of ${reason}` })),
+  },
+});
+
 describe('the events of a job', () => {
   it.each([
     ['it is admitted', waiting, admitted, ['Normal Admitted: instance i on host h']],
@@ -54,6 +62,18 @@ describe('the events of a job', () => {
       running,
       { ...running, exitCode: 0, conditions: [...(running.conditions ?? []), condition('Complete')] },
       ['Normal Succeeded: the command exited with code 0'],
+    ],
+    [
+      'not all of its artifacts are kept',
+      running,
+      artifacts('NotRegular', 'FileLimit'),
+      ['Warning ArtifactsIncomplete: because of NotRegular; because of FileLimit'],
+    ],
+    [
+      'links are not among them',
+      running,
+      artifacts('NotRegular'),
+      ['Normal ArtifactsIncomplete: because of NotRegular'],
     ],
     ['it fails', running, failed('Test'), ['Warning Because: Test: of that']],
     ['somebody calls it off', running, failed('Cancelled'), ['Normal Because: Cancelled: of that']],

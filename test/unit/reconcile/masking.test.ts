@@ -76,6 +76,23 @@ describe('the value of a Secret', () => {
     expect(said(resultFile({}), file(tail, log.length), [value])?.log?.excerpt).toMatch(/^\**\n(\*\*\*\n)*$/);
   });
 
+  test('is masked in the names of files that are not among the artifacts', () => {
+    const noted = (message: string, secrets?: string[]) => {
+      const notes = [{ reason: 'NotRegular', message }];
+      const artifacts = { files: 0, bytes: 0, skipped: 1, truncated: false, notes };
+      const outcome: CommandOutcome = {
+        kind: 'collected',
+        collected: { result: missing, log: missing, artifacts },
+      };
+      const shown = masked(outcome, secrets && maskOf(secrets));
+      return shown.kind === 'collected' ? shown.collected.artifacts?.notes[0] : undefined;
+    };
+    expect(noted(`left out: ${value}.txt`, [value])).toEqual({
+      ...{ reason: 'NotRegular', message: 'left out: ***.txt' },
+    });
+    expect(noted(`left out: ${value}.txt`)?.message).not.toContain(value);
+  });
+
   test('is masked in what a result says, and changes nothing that decides', () => {
     expect(said(resultFile({ message: `login ${value} failed` }), missing, [value])).toMatchObject({
       class: 'Test',

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { CiJob } from '../../../controller/api/cijob.ts';
 import { CiJobStatus } from '../../../controller/api/cijob-status.ts';
+import type { ArchiveSummary } from '../../../controller/incus/outcome.ts';
 import { duration, statusAfter, statusWhileCleaning } from '../../../controller/reconcile/status.ts';
 import { type Step } from '../../../controller/reconcile/step.ts';
 import { infrastructure, type Verdict } from '../../../controller/reconcile/verdict.ts';
@@ -105,6 +106,36 @@ describe('the status of a job', () => {
       'Ready=False Running',
       'Reconciling=True Running',
     ]);
+  });
+
+  describe('says what is kept of the artifacts', () => {
+    const kept = { files: 2, bytes: 300, skipped: 1, truncated: false };
+    const notes = [{ reason: 'NoMatch', message: 'no file matches a' }];
+    const verdict: Verdict = { passed: true, exitCode: 0, log };
+    const artifactsOf = (job: CiJob, artifacts?: ArchiveSummary) => {
+      const collected = { result: missing, log: missing, artifacts };
+      return statusAfter(job, { verdict }, seen({ memory: { collected } }), now).artifacts;
+    };
+    const missing = { kind: 'missing' } as const;
+    const asking = { artifacts: ['a'] };
+
+    it('and nothing more where all that was asked for is there', () => {
+      expect(artifactsOf(running(asking), { ...kept, notes: [] })).toEqual(kept);
+    });
+
+    it('and what is not', () => {
+      expect(artifactsOf(running(asking), { ...kept, notes })).toEqual({ ...kept, notes });
+    });
+
+    it('where the guest could not be read', () => {
+      const nothing = { files: 0, bytes: 0, skipped: 0, truncated: false };
+      expect(artifactsOf(running(asking))).toMatchObject({ ...nothing, notes: [{ reason: 'NotRead' }] });
+    });
+
+    it('but not of a job that asks for none, or never ran', () => {
+      expect(artifactsOf(running())).toBeUndefined();
+      expect(artifactsOf(admitted(asking))).toBeUndefined();
+    });
   });
 
   it('keeps the image that the alias led to', () => {
