@@ -1,8 +1,9 @@
-import type PQueue from 'p-queue';
 import type { Clock } from '../clock.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { artifactsPath } from '../incus/commands.ts';
+import type { FairQueue } from '../incus/fair-queue.ts';
 import type { ArchiveSummary } from '../incus/outcome.ts';
+import { isTooSlow } from '../incus/errors.ts';
 import { printableLine } from '../printable.ts';
 import { addFile, endOfArchive, type ArchiveDraft } from './archive.ts';
 import { foldedPath } from './artifact-names.ts';
@@ -67,35 +68,30 @@ export class Artifacts {
    * notes of all that is not. Rejects when it is worth another try.
    *
    * @param turns lets as many archives be made at once as the connection to the guest's host carries
+   * @param signal ends it early: the archive then has what there was time for
    */
   async collect(
-    turns: PQueue,
+    turns: FairQueue,
     guest: ArtifactReader,
     source: LogSource,
     globs: readonly string[],
+    signal?: AbortSignal,
   ): Promise<ArchiveSummary> {
-    const { instance } = source;
+    const { instance, namespace } = source;
     const now = this.#clock.now();
     const effort = this.#efforts.get(instance) ?? { failures: 0, endsAt: now + timeLimit };
     this.#efforts.set(instance, effort);
     const overtime = new AbortController();
-    const { promise: notBegun, resolve: giveUp } = Promise.withResolvers<ArchiveSummary>();
-    let whenOver = () => giveUp(tooLate);
-    const cancel = this.#clock.after(effort.endsAt - now, () => {
-      overtime.abort();
-      whenOver();
-    });
-    const work = () => {
-      if (overtime.signal.aborted) return Promise.resolve(tooLate);
-      // What was begun is brought to an end: the archive then has what there was time for.
-      whenOver = () => undefined;
-      return this.#archive(guest, source, globs, overtime.signal);
-    };
+    const cancel = this.#clock.after(effort.endsAt - now, () => overtime.abort());
+    const over = AbortSignal.any([overtime.signal, ...(signal ? [signal] : [])]);
+    // What was begun is brought to an end: the archive then has what there was time for.
+    const work = () => this.#archive(guest, source, globs, over);
     try {
-      return await Promise.race([turns.add(work), notBegun]);
+      return await turns.add({ group: namespace, member: instance }, work, over);
     } catch (error) {
       effort.failures += 1;
-      if (effort.failures < patience && !overtime.signal.aborted) throw error;
+      if (over.aborted) return tooLate;
+      if (effort.failures < patience) throw error;
       const why = error instanceof Error ? error.message : String(error);
       return noArchive('NotRead', `the guest's files could not be read: ${printableLine(why).slice(0, 512)}`);
     } finally {
@@ -124,8 +120,9 @@ export class Artifacts {
       try {
         await filling.fill(globs);
       } catch (error) {
-        if (!signal.aborted) throw error;
-        report.stop('TimeLimit');
+        if (signal.aborted) report.stop('TimeLimit');
+        else if (isTooSlow(error)) report.stop('TooSlow');
+        else throw error;
       }
       const bytes = await draft.publish();
       return bytes === undefined ? notKept : report.summary(filling.files, bytes);
@@ -183,6 +180,7 @@ class Filling {
     const added = await addFound(this.#making, found);
     this.#content += found.size;
     if (added === 'full') this.#full = 'ArchiveFull';
+    if (added === 'slow') return 'Slow';
     if (added !== 'added') return this.#full ?? 'Changed';
     this.files += 1;
     const folded = foldedPath(found.path);
@@ -196,7 +194,7 @@ class Filling {
 async function addFound(
   { draft, guest, instance, signal, now }: Making,
   found: FoundFile,
-): Promise<'added' | 'full' | 'left'> {
+): Promise<'added' | 'full' | 'left' | 'slow'> {
   const path = `${artifactsPath}/${found.path}`;
   const modifiedAt = Math.min(Math.max(found.modifiedAt ?? now, 0), now);
   let { size } = found;
@@ -213,6 +211,7 @@ async function addFound(
       return (await addFile(draft, file, content)) ? 'added' : 'full';
     } catch (error) {
       if (signal.aborted) throw error;
+      if (isTooSlow(error)) return 'slow';
       // If Incus does not answer this either, it was the connection.
       const current = await guest.stat(instance, path, signal);
       if (tries === 2 || current?.type !== 'file' || current.size === 0 || current.size > size) return 'left';

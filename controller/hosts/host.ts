@@ -125,14 +125,20 @@ export class Host {
     return true;
   }
 
-  /** Carries out one command. Never rejects. Creations wait for each other as `maxConcurrentStarts` says. */
-  async perform(command: Command): Promise<CommandOutcome> {
+  /**
+   * Carries out one command. Never rejects. Creations wait for each other as `maxConcurrentStarts` says.
+   *
+   * @param signal ends a collect early, with what was read so far
+   */
+  async perform(command: Command, signal?: AbortSignal): Promise<CommandOutcome> {
     const started = this.#options.clock.now();
     const { verb, instance } = command;
     const changes = verb === 'create' || verb === 'stop' || verb === 'delete';
     if (changes) this.#changing.add(instance);
     const outcome =
-      verb === 'create' ? await this.#starts.add(() => this.#attempt(command)) : await this.#attempt(command);
+      verb === 'create'
+        ? await this.#starts.add(() => this.#attempt(command))
+        : await this.#attempt(command, signal);
     if (changes) this.#changing.delete(instance);
     const seconds = (this.#options.clock.now() - started) / 1000;
     this.#options.events.command(this.name, verb, outcome.kind, seconds);
@@ -165,12 +171,13 @@ export class Host {
     await this.#done;
   }
 
-  #attempt(command: Command): Promise<CommandOutcome> {
+  #attempt(command: Command, signal?: AbortSignal): Promise<CommandOutcome> {
     const session = this.#session;
     if (!session) return Promise.resolve({ kind: 'unknown', message: `host ${this.name} is not connected` });
     const { client, link, watch, turns } = session;
-    return perform(command, {
+    const ground = {
       client,
+      clock: this.#options.clock,
       link,
       watch,
       turns,
@@ -182,7 +189,8 @@ export class Host {
       controllerId: this.#options.controllerId,
       logs: this.#options.logs,
       artifacts: this.#options.artifacts,
-    });
+    };
+    return perform(command, ground, signal);
   }
 
   async #live(): Promise<void> {

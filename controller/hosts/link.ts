@@ -7,8 +7,10 @@ import { SshError } from '../ssh/errors.ts';
 
 /** How much may go on at once over one link. */
 export interface LinkCapacity {
-  /** Streams that may be open for requests. */
-  maxStreams: number;
+  /** Streams that may be open for requests that Incus itself answers. */
+  maxRequests: number;
+  /** Streams that may be open, beside those, for what is read from guests. */
+  maxReads: number;
   /** Logs that may be followed, each by streams of its own. */
   maxLogs: number;
   /** Archives that may be made, each by one request after the other. */
@@ -50,17 +52,24 @@ export async function openLink(connection: IncusHostSpec['connection'], readKey:
 }
 
 /** Streams that are forwarded cost nothing. Archives are compressed here, by the four threads that Node has for that. */
-const plenty: LinkCapacity = { maxStreams: 64, maxLogs: Number.POSITIVE_INFINITY, maxArchives: 4 };
+const plenty: LinkCapacity = {
+  maxRequests: 64,
+  maxReads: 32,
+  maxLogs: Number.POSITIVE_INFINITY,
+  maxArchives: 4,
+};
 
 /**
  * Through sudo each stream is a session. One is kept for the event stream, one for SFTP, and one for what has been closed
- * and is not yet gone. Requests come first: a log takes three, and archives leave half of what there is to the rest.
+ * and is not yet gone. Requests come first: a log takes three, and what is read from guests takes at most half of the
+ * rest, so that guests that answer slowly hold up each other and nothing else.
  */
 export function sessionsFor(maxSessions: number): LinkCapacity {
   const free = maxSessions - 3;
   const maxLogs = Math.floor((free - 4) / 3);
-  const maxStreams = free - 3 * maxLogs;
-  return { maxStreams, maxLogs, maxArchives: Math.floor(maxStreams / 2) };
+  const streams = free - 3 * maxLogs;
+  const maxReads = Math.floor(streams / 2);
+  return { maxRequests: streams - maxReads, maxReads, maxLogs, maxArchives: maxReads };
 }
 
 /**

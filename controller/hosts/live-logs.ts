@@ -47,12 +47,7 @@ interface Follower {
   refused: boolean;
   /** It is read to its end. */
   whole: boolean;
-  /** How often the rest of the log could not be read. */
-  failures: number;
 }
-
-/** A log that cannot be read so often is left as it is: the result matters more. */
-const patience = 3;
 
 /**
  * Logs of instances while they are written. One `tail` in the guest pushes what comes, so that a job that runs for
@@ -82,15 +77,18 @@ export class LiveLogs {
     }
   }
 
-  /** Reads what is left of a log, now that nobody writes it any more. Rejects when it is worth another try. */
-  async finish(host: string, client: IncusClient, log: LogSource): Promise<void> {
+  /**
+   * Reads what is left of a log, now that nobody writes it any more. Rejects with an {@link IncusError} when that was not
+   * all of it; the next try goes on where this one ended.
+   */
+  async finish(host: string, client: IncusClient, log: LogSource, signal?: AbortSignal): Promise<void> {
     const follower = this.#of(host, log);
     follower.stop();
     await follower.written;
     follower.refused = false;
     try {
       const offset = this.#sink.size(log) ?? 0;
-      const rest = await client.openFile(log.instance, logPath, offset);
+      const rest = await client.openFile(log.instance, logPath, offset, signal);
       let at = offset;
       for await (const chunk of (rest ?? []) as AsyncIterable<Buffer>) {
         if (!(await this.#sink.write(log, at, chunk))) break;
@@ -98,8 +96,7 @@ export class LiveLogs {
       }
       follower.whole = true;
     } catch (error) {
-      follower.failures += 1;
-      if (follower.failures < patience) throw unanswered(error);
+      throw unanswered(error);
     }
   }
 
@@ -117,7 +114,6 @@ export class LiveLogs {
       written: Promise.resolve(),
       refused: false,
       whole: false,
-      failures: 0,
     };
     this.#followers.set(log.instance, follower);
     return follower;

@@ -1,14 +1,14 @@
-import { logTailBytes } from '../api/cijob-status.ts';
+import type { Clock } from '../clock.ts';
 import type { IncusClient } from '../incus/client.ts';
-import { logPath, requestOf, resultPath, type Command } from '../incus/commands.ts';
+import { requestOf, type Command } from '../incus/commands.ts';
 import { IncusError } from '../incus/errors.ts';
 import type { Inventory } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { SshError } from '../ssh/errors.ts';
 import { refusalByGrants, type Grants } from './grants.ts';
 import type { Link } from './link.ts';
-import { noArchive } from './artifact-report.ts';
 import type { Artifacts } from './artifacts.ts';
+import { collect } from './collect.ts';
 import { logSourceOf, type LiveLogs } from './live-logs.ts';
 import type { Turns } from './session.ts';
 import { resolveSource } from './sources.ts';
@@ -17,6 +17,7 @@ import type { Watch } from './watch.ts';
 /** What a command may rely on. */
 export interface Ground {
   client: IncusClient;
+  clock: Clock;
   link: Pick<Link, 'resolve'>;
   watch: Watch;
   turns: Turns;
@@ -34,16 +35,16 @@ export interface Ground {
   artifacts: Artifacts | undefined;
 }
 
-/** A result is some hundred bytes; one larger than this is none. */
-export const maxResultBytes = 64 * 1024;
-
-const noPlace = noArchive(
-  'NoPlace',
-  'there is no place to keep them: give the controller --log-dir, or `cijob run` --artifacts',
-);
-
-/** Carries out one command. Never rejects: what went wrong is the outcome. */
-export async function perform(command: Command, ground: Ground): Promise<CommandOutcome> {
+/**
+ * Carries out one command. Never rejects: what went wrong is the outcome.
+ *
+ * @param signal ends a collect early, with what was read so far. No other command can be called back.
+ */
+export async function perform(
+  command: Command,
+  ground: Ground,
+  signal?: AbortSignal,
+): Promise<CommandOutcome> {
   try {
     switch (command.verb) {
       case 'resolve':
@@ -62,7 +63,7 @@ export async function perform(command: Command, ground: Ground): Promise<Command
       case 'probe':
         return { kind: 'probed', ready: (await ground.client.processes(command.instance)) >= 0 };
       case 'collect':
-        return await collect(command, ground);
+        return await collect(command, ground, signal);
       case 'read':
         await ground.watch.refresh(command.instance);
         return { kind: ground.inventory.get(command.instance) ? 'done' : 'gone' };
@@ -159,22 +160,6 @@ async function create(
   }
 }
 
-async function collect(
-  { instance, logBytes = logTailBytes, artifacts: globs }: Extract<Command, { verb: 'collect' }>,
-  { client, turns, inventory, host, logs, artifacts: keeper }: Ground,
-): Promise<CommandOutcome> {
-  const source = logSourceOf(inventory.get(instance));
-  const [result, log, , artifacts] = await Promise.all([
-    client.readFile(instance, resultPath, { first: maxResultBytes }),
-    client.readFile(instance, logPath, { last: logBytes }),
-    source && logs?.finish(host, client, source),
-    source && globs.length > 0
-      ? (keeper?.collect(turns.archives, client, source, globs) ?? noPlace)
-      : undefined,
-  ]);
-  return { kind: 'collected', collected: { result, log, artifacts } };
-}
-
 async function remove(
   command: Extract<Command, { verb: 'stop' | 'delete' }>,
   { client, watch, inventory, project, controllerId, logs, artifacts }: Ground,
@@ -221,6 +206,7 @@ function outcomeOf(error: unknown, { verb }: Command): CommandOutcome {
       case 'Conflict':
       case 'OperationFailed':
       case 'Garbled':
+      case 'TooSlow':
       case 'TooLarge':
         return { kind: 'failed', message: error.message };
     }

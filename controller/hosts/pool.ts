@@ -125,10 +125,10 @@ export class HostPool {
     return `${labels['namespace'] ?? ''}/${labels['name'] ?? ''}`;
   }
 
-  async perform(name: string, command: Command): Promise<CommandOutcome> {
+  async perform(name: string, command: Command, signal?: AbortSignal): Promise<CommandOutcome> {
     const member = this.#hosts.get(name);
     if (!member) return { kind: 'unknown', message: `there is no IncusHost ${name}` };
-    const outcome = await member.host.perform(command);
+    const outcome = await member.host.perform(command, signal);
     if (command.verb !== 'create') return outcome;
     const namespace = command.definition.config['user.cijob.namespace'] ?? '';
     if (outcome.kind === 'done') this.#scheduler.created(name, namespace, undefined);

@@ -5,6 +5,7 @@ import type { Clock } from '../clock.ts';
 import { IncusClient } from '../incus/client.ts';
 import { IncusError } from '../incus/errors.ts';
 import { readEvents } from '../incus/events.ts';
+import { FairQueue, sharesOf } from '../incus/fair-queue.ts';
 import { HttpPipe } from '../incus/http.ts';
 import type { Inventory } from '../incus/inventory.ts';
 import type { Project, Server } from '../incus/schemas.ts';
@@ -25,8 +26,8 @@ export interface SessionEvents extends WatchEvents {
 export interface Turns {
   /** To have its log followed. */
   logs: PQueue;
-  /** To have its artifacts read. */
-  archives: PQueue;
+  /** To have its artifacts read. A guest may be slow with them, so namespaces share these turns. */
+  archives: FairQueue;
 }
 
 /** How often everything is listed again, in case an event was lost, in milliseconds. */
@@ -72,7 +73,7 @@ export class Session {
     const { maxLogs, maxArchives } = parts.link.capacity;
     this.turns = {
       logs: new PQueue({ concurrency: maxLogs }),
-      archives: new PQueue({ concurrency: maxArchives }),
+      archives: new FairQueue(sharesOf(maxArchives)),
     };
     this.client = parts.client;
     this.server = parts.server;
@@ -103,7 +104,9 @@ export class Session {
     events: SessionEvents,
     clock: Clock,
   ): Promise<Session> {
-    const pipe = new HttpPipe(() => link.dial(), link.capacity.maxStreams);
+    const { maxRequests: requests, maxReads: reads } = link.capacity;
+    const namespaceOf = (instance: string) => inventory.get(instance)?.labels['namespace'] ?? '';
+    const pipe = new HttpPipe(() => link.dial(), { requests, reads, clock, namespaceOf });
     const client = new IncusClient(pipe, projectName, (method, path) => events.request(method, path));
     let session: Session | undefined;
     try {

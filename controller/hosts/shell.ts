@@ -113,7 +113,7 @@ export async function openShell(
     // A terminal is over when both sides have let go of it. A command without one may go on though it prints nothing.
     if (terminal) terminate();
     let last: Operation | undefined;
-    while (!closed && !last) last = await client.operationEnd(operation.id);
+    while (!closed && !last) last = await client.operationEnd(instance, operation.id);
     const code = Ended.safeParse(last?.metadata).data?.return;
     if (code !== undefined) return { kind: 'exited', code };
     return { kind: 'broken', reason: 'Failed', message: last?.err || 'it ended without an exit code' };

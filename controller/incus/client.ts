@@ -6,6 +6,7 @@ import { environmentFile, environmentFileHeaders, environmentFilePath } from './
 import { IncusError, kindOfStatus } from './errors.ts';
 import { maxEventBytes } from './events.ts';
 import type { HttpPipe, HttpRequest } from './http.ts';
+import type { ReadBudget } from './read-budget.ts';
 import {
   Envelope,
   Image,
@@ -25,8 +26,16 @@ import {
 /** Silence on a request that Incus answers at once, in milliseconds. */
 const answerTimeout = 30_000;
 /** How long one request waits for an operation to end, in seconds. */
-const longestWait = 20;
+const longestWait = 5;
 const kibibyte = 1024;
+/** An answer of a few KiB, as the size of a file, a result or a list of names is. */
+const shortRead: ReadBudget = {
+  longestMs: 30_000,
+  graceMs: answerTimeout,
+  leastBytesPerSecond: 16 * kibibyte,
+};
+/** The content of a file of any size. */
+const fileRead: ReadBudget = { ...shortRead, longestMs: 5 * 60_000 };
 const maxAnswer = 1024 * kibibyte;
 /** A list of some ten thousand instances. */
 const maxList = 64 * 1024 * kibibyte;
@@ -43,6 +52,8 @@ export interface GuestStat {
   /** When it was last changed, in milliseconds since the epoch, as the guest says; undefined when Incus does not tell. */
   modifiedAt?: number | undefined;
 }
+
+type RawRequest = Pick<HttpRequest, 'method' | 'path' | 'body' | 'headers' | 'signal' | 'guest'>;
 
 /** Which part of a file to read: its first or its last bytes. */
 export type Part = { first: number } | { last: number };
@@ -95,7 +106,8 @@ export class IncusClient {
 
   /** Number of processes in the instance: -1 in a VM whose agent does not answer. */
   async processes(name: string): Promise<number> {
-    return (await this.#get(InstanceState, instancePath(this.#project, name, '/state'))).processes;
+    const path = instancePath(this.#project, name, '/state');
+    return (await this.#get(InstanceState, path, maxAnswer, name)).processes;
   }
 
   /** The image that an alias or a fingerprint leads to, by its full fingerprint. Rejects with NotFound. */
@@ -151,7 +163,7 @@ export class IncusClient {
   /** What a path of a guest is, without following it if it is a link; undefined when there is nothing. */
   async stat(instance: string, path: string, signal?: AbortSignal): Promise<GuestStat | undefined> {
     const url = filePath(this.#project, instance, path);
-    const { status, headers } = await this.#raw({ method: 'HEAD', path: url, signal }, 0);
+    const { status, headers } = await this.#ofGuest(instance, { method: 'HEAD', path: url, signal }, 0);
     if (status === 404) return undefined;
     // An answer to HEAD has no body that could say more.
     if (status >= 400) throw new IncusError(kindOfStatus(status), `reading ${path}: HTTP ${status}`, status);
@@ -171,7 +183,7 @@ export class IncusClient {
       headers: environmentFileHeaders,
       body: environmentFile(environment),
     };
-    const { status, body } = await this.#raw(request, maxAnswer);
+    const { status, body } = await this.#ofGuest(instance, request, maxAnswer);
     if (status < 200 || status > 299) throw errorOf(status, body, request.path);
   }
 
@@ -179,8 +191,8 @@ export class IncusClient {
    * Reads a file of a guest. HEAD comes first, because a GET of a FIFO never returns and leaves Incus's file server
    * stuck (measured on 6.0.4), and a FIFO shows as an empty file there: nothing without content is read.
    */
-  async readFile(instance: string, path: string, part: Part): Promise<GuestFile> {
-    const found = await this.stat(instance, path);
+  async readFile(instance: string, path: string, part: Part, signal?: AbortSignal): Promise<GuestFile> {
+    const found = await this.stat(instance, path, signal);
     if (!found) return { kind: 'missing' };
     const { type: what, size } = found;
     if (what !== 'file') return { kind: 'unreadable', what };
@@ -188,7 +200,8 @@ export class IncusClient {
     const url = filePath(this.#project, instance, path);
     const limit = 'first' in part ? part.first : part.last;
     const range = 'first' in part ? `bytes=0-${limit - 1}` : `bytes=-${limit}`;
-    const got = await this.#raw({ method: 'GET', path: url, headers: { range } }, limit);
+    const request = { method: 'GET' as const, path: url, headers: { range }, signal };
+    const got = await this.#ofGuest(instance, request, limit);
     if (got.status === 404) return { kind: 'missing' };
     if (got.status !== 200 && got.status !== 206) throw errorOf(got.status, got.body, url);
     return { kind: 'file', size: Math.max(size, got.body.length), bytes: got.body };
@@ -226,6 +239,7 @@ export class IncusClient {
       signal,
       maxBytes: 0,
       timeout: answerTimeout,
+      guest: { instance, budget: fileRead },
     });
     const isFile = header(reply.headers['x-incus-type']) === 'file';
     if (isFile && (reply.statusCode === 206 || (reply.statusCode === 200 && from === 0))) return reply;
@@ -236,7 +250,7 @@ export class IncusClient {
   /** The names in what {@link stat} has shown to be a directory; none when it is none any more. */
   async list(instance: string, path: string, signal?: AbortSignal): Promise<string[]> {
     const url = filePath(this.#project, instance, path);
-    const got = await this.#raw({ method: 'GET', path: url, signal }, maxAnswer);
+    const got = await this.#ofGuest(instance, { method: 'GET', path: url, signal }, maxAnswer);
     if (got.status === 404) return [];
     if (got.status !== 200) throw errorOf(got.status, got.body, url);
     if (header(got.headers['x-incus-type']) !== 'directory') return [];
@@ -259,10 +273,13 @@ export class IncusClient {
     return this.#pipe.webSocket(`${path}?secret=${encodeURIComponent(secret)}`, maxEventBytes);
   }
 
-  /** Waits a while for an operation to end, and returns it as it ended; undefined: it goes on. */
-  async operationEnd(operation: string): Promise<Operation | undefined> {
+  /**
+   * Waits a while for an operation on a guest to end, and returns it as it ended; undefined: it goes on. When it ends is
+   * up to the guest, so this takes none of the streams for requests.
+   */
+  async operationEnd(instance: string, operation: string): Promise<Operation | undefined> {
     const path = `/1.0/operations/${encodeURIComponent(operation)}/wait?timeout=${longestWait}`;
-    return (await this.#get(Operation.nullish(), path)) ?? undefined;
+    return (await this.#get(Operation.nullish(), path, maxAnswer, instance)) ?? undefined;
   }
 
   #inProject(): string {
@@ -273,18 +290,29 @@ export class IncusClient {
     return this.#get(z.array(schema), `/1.0/${collection}?recursion=1&${this.#inProject()}`, maxList);
   }
 
-  async #get<T>(schema: z.ZodType<T>, path: string, maxBytes = maxAnswer): Promise<T> {
-    const envelope = await this.#call({ method: 'GET', path }, maxBytes);
+  async #get<T>(schema: z.ZodType<T>, path: string, maxBytes = maxAnswer, guest?: string): Promise<T> {
+    const envelope = await this.#call({ method: 'GET', path }, maxBytes, guest);
     return parse(schema, envelope.metadata, { method: 'GET', path });
   }
 
-  async #call(request: Pick<HttpRequest, 'method' | 'path' | 'body'>, maxBytes: number): Promise<Envelope> {
-    const reply = await this.#raw(request, maxBytes);
+  async #call(
+    request: Pick<HttpRequest, 'method' | 'path' | 'body'>,
+    maxBytes: number,
+    guest?: string,
+  ): Promise<Envelope> {
+    const reply = await (guest === undefined
+      ? this.#raw(request, maxBytes)
+      : this.#ofGuest(guest, request, maxBytes));
     if (reply.status < 200 || reply.status > 299) throw errorOf(reply.status, reply.body, request.path);
     return parse(Envelope, jsonOf(reply.body), request);
   }
 
-  #raw(request: Pick<HttpRequest, 'method' | 'path' | 'body' | 'headers' | 'signal'>, maxBytes: number) {
+  /** A request whose answer is in a guest's hands. */
+  #ofGuest(instance: string, request: RawRequest, maxBytes: number) {
+    return this.#raw({ ...request, guest: { instance, budget: shortRead } }, maxBytes);
+  }
+
+  #raw(request: RawRequest, maxBytes: number) {
     this.#onRequest(request.method, request.path);
     return this.#pipe.request({ ...request, maxBytes, timeout: answerTimeout });
   }

@@ -48,8 +48,17 @@ export type Command =
       secret?: boolean;
     }
   | { verb: 'probe'; instance: string }
-  /** `logBytes`: how much of the log's end to read, where an excerpt's worth is not enough. */
-  | { verb: 'collect'; instance: string; artifacts: readonly string[]; logBytes?: number }
+  | {
+      verb: 'collect';
+      instance: string;
+      artifacts: readonly string[];
+      /** How much of the log's end to read, where an excerpt's worth is not enough. */
+      logBytes?: number;
+      /** When to do with what was read by then, in milliseconds; a few minutes when left out. */
+      withinMs?: number;
+      /** The result is enough, whatever goes wrong with the log and the artifacts. */
+      resultOnly?: boolean;
+    }
   | { verb: 'read'; instance: string }
   /** `uid` is the job's: an instance that carries another is left alone. */
   | { verb: 'stop'; instance: string; uid: string }

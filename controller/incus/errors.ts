@@ -17,6 +17,8 @@ export type IncusErrorKind =
   | 'OperationFailed'
   /** No answer: the request may or may not have taken effect. Look again, never guess. */
   | 'Unknown'
+  /** A guest sent its part of the answer too slowly, or not at all. This says nothing about the server. */
+  | 'TooSlow'
   /** An answer we cannot read. */
   | 'Garbled'
   /** An answer larger than we are willing to hold. */
@@ -43,4 +45,9 @@ export function kindOfStatus(status: number): IncusErrorKind {
   if (status === 401 || status === 403) return 'Forbidden';
   if (status >= 400 && status < 500) return 'Refused';
   return 'ServerError';
+}
+
+/** Whether a guest is to blame, so that another try would bring no more. */
+export function isTooSlow(error: unknown): boolean {
+  return error instanceof IncusError && error.kind === 'TooSlow';
 }

@@ -2,7 +2,10 @@ import { Agent, request as httpRequest, type ClientRequest, type IncomingMessage
 import type { Duplex } from 'node:stream';
 import PQueue from 'p-queue';
 import WebSocket from 'ws';
+import { systemClock, type Clock } from '../clock.ts';
 import { IncusError } from './errors.ts';
+import { FairQueue, sharesOf } from './fair-queue.ts';
+import { bytesCame, readBegun, readEndsAt, type ReadBudget } from './read-budget.ts';
 
 /** Opens a stream to Incus's unix socket: locally, or through SSH. */
 export type Dial = () => Promise<Duplex>;
@@ -19,6 +22,15 @@ export interface HttpRequest {
   maxBytes: number;
   /** Silence after which the request is given up, in milliseconds. */
   timeout: number;
+  /** Set where a guest decides when the answer comes, and how fast. */
+  guest?: GuestRead;
+}
+
+/** A request whose answer is in a guest's hands. */
+export interface GuestRead {
+  /** Name of the instance. */
+  instance: string;
+  budget: ReadBudget;
 }
 
 export interface HttpReply {
@@ -33,21 +45,44 @@ export interface HttpReply {
  */
 export const longestIdle = 20_000;
 
-/** HTTP and WebSocket over streams that `dial` opens, kept alive between requests. */
-export class HttpPipe {
-  readonly #agent: StreamAgent;
-  readonly #dial: Dial;
-  /** Node's agent counts a stream only once it is open: a burst of requests would open one for each of them. */
-  readonly #turns: PQueue;
+export interface HttpPipeOptions {
+  /** The most streams open at once for requests that Incus itself answers. */
+  requests: number;
+  /** The most streams open at once, beside those, for requests whose answer is in a guest's hands. */
+  reads: number;
+  clock?: Clock;
+  /** Namespace of the job whose instance this is: those reads are shared among namespaces. */
+  namespaceOf?: (instance: string) => string;
+}
 
-  /** @param maxStreams the most streams open at once for requests. */
-  constructor(dial: Dial, maxStreams: number) {
+/**
+ * HTTP and WebSocket over streams that `dial` opens, kept alive between requests. Reads of guests have streams of their
+ * own, so that no request waits for a guest that answers slowly.
+ */
+export class HttpPipe {
+  readonly #dial: Dial;
+  readonly #clock: Clock;
+  readonly #namespaceOf: (instance: string) => string;
+  readonly #requests: StreamAgent;
+  readonly #reads: StreamAgent;
+  /** Node's agent counts a stream only once it is open: a burst of requests would open one for each of them. */
+  readonly #requestTurns: PQueue;
+  readonly #readTurns: FairQueue;
+
+  constructor(dial: Dial, { requests, reads, clock = systemClock, namespaceOf = () => '' }: HttpPipeOptions) {
     this.#dial = dial;
-    this.#agent = new StreamAgent(dial, maxStreams);
-    this.#turns = new PQueue({ concurrency: maxStreams });
+    this.#clock = clock;
+    this.#namespaceOf = namespaceOf;
+    this.#requests = new StreamAgent(dial, requests);
+    this.#reads = new StreamAgent(dial, reads);
+    this.#requestTurns = new PQueue({ concurrency: requests });
+    this.#readTurns = new FairQueue(sharesOf(reads));
   }
 
-  /** One request. Rejects with an {@link IncusError} of kind Unknown when no whole answer came. */
+  /**
+   * One request. Rejects with an {@link IncusError}: of kind TooSlow when a guest used up its budget, and of kind Unknown
+   * when no whole answer came for another reason.
+   */
   async request(options: HttpRequest): Promise<HttpReply> {
     const reply = await this.open(options);
     try {
@@ -65,8 +100,16 @@ export class HttpPipe {
   /** One request whose answer is read as a stream. The caller reads or destroys it. */
   open(options: HttpRequest): Promise<IncomingMessage> {
     return new Promise((resolve, reject) => {
-      this.#turns.add(() => this.#send(options, resolve, reject)).catch(reject);
+      this.#inTurn(options, () => this.#send(options, resolve, reject)).catch((error: unknown) => {
+        reject(unknownOutcome(error));
+      });
     });
+  }
+
+  #inTurn({ guest, signal }: HttpRequest, send: () => Promise<unknown>): Promise<unknown> {
+    if (!guest) return this.#requestTurns.add(send);
+    const { instance } = guest;
+    return this.#readTurns.add({ group: this.#namespaceOf(instance), member: instance }, send, signal);
   }
 
   /** Resolves when the request's stream is free for another. */
@@ -78,7 +121,7 @@ export class HttpPipe {
     const { body: said } = options;
     const body = said === undefined || Buffer.isBuffer(said) ? said : JSON.stringify(said);
     const outgoing: ClientRequest = httpRequest({
-      agent: this.#agent,
+      agent: options.guest ? this.#reads : this.#requests,
       method: options.method,
       path: options.path,
       host: 'incus',
@@ -95,18 +138,41 @@ export class HttpPipe {
     const watchdog = setTimeout(() => {
       outgoing.destroy(new IncusError('Unknown', `no answer within ${options.timeout} ms`));
     }, options.timeout);
+    outgoing.once('close', () => clearTimeout(watchdog));
+    if (options.guest) this.#holdTo(options.guest.budget, outgoing);
     outgoing.once('response', (incoming) => {
-      incoming.once('close', () => clearTimeout(watchdog));
       incoming.on('data', () => watchdog.refresh());
       incoming.pause();
       resolve(incoming);
     });
-    outgoing.once('error', (error) => {
-      clearTimeout(watchdog);
-      reject(unknownOutcome(error));
-    });
+    outgoing.once('error', (error) => reject(unknownOutcome(error)));
     outgoing.end(body);
     return free;
+  }
+
+  /** Ends a request when its answer has used up the budget. */
+  #holdTo(budget: ReadBudget, outgoing: ClientRequest): void {
+    let progress = readBegun(budget, this.#clock.now());
+    let reply: IncomingMessage | undefined;
+    const endsIn = () => readEndsAt(budget, progress) - this.#clock.now();
+    const look = () => {
+      if (endsIn() > 0) {
+        cancel = this.#clock.after(endsIn(), look);
+        return;
+      }
+      const error = new IncusError('TooSlow', tooSlow(budget));
+      // A reader of the reply hears only of an error that is the reply's own.
+      reply?.destroy(error);
+      outgoing.destroy(error);
+    };
+    let cancel = this.#clock.after(endsIn(), look);
+    outgoing.once('close', () => cancel());
+    outgoing.once('response', (incoming) => {
+      reply = incoming;
+      incoming.on('data', (chunk: Buffer) => {
+        progress = bytesCame(budget, progress, chunk.length, this.#clock.now());
+      });
+    });
   }
 
   /** Opens a WebSocket on a stream of its own. */
@@ -121,7 +187,8 @@ export class HttpPipe {
   }
 
   close(): void {
-    this.#agent.destroy();
+    this.#requests.destroy();
+    this.#reads.destroy();
   }
 }
 
@@ -163,6 +230,11 @@ function asSocket(stream: Duplex): Duplex {
     if (!(method in stream)) Object.assign(stream, { [method]: self });
   }
   return stream;
+}
+
+function tooSlow({ longestMs, graceMs, leastBytesPerSecond }: ReadBudget): string {
+  const rate = `${leastBytesPerSecond} bytes per second, with ${graceMs / 1000} s to spare`;
+  return `the guest answers too slowly: it has ${longestMs / 1000} s, and must send at least ${rate}`;
 }
 
 async function readAll(stream: IncomingMessage, maxBytes: number): Promise<Buffer> {

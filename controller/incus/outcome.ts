@@ -8,6 +8,8 @@ export interface Collected {
   log: GuestFile;
   /** What was kept of the job's artifacts; undefined when it names none. */
   artifacts?: ArchiveSummary | undefined;
+  /** Why not all of it could be read, although the result was; undefined when all was. */
+  missed?: string | undefined;
 }
 
 /** Something that a user should know of an archive of artifacts: what is not in it, and why. */

@@ -10,8 +10,13 @@ import { config, infrastructure, verdictOf, type Verdict } from './verdict.ts';
 
 /** A command that keeps failing, or whose answer keeps getting lost, is given up after this many tries. */
 const tries = 5;
-/** What a command left cannot be had again, and is worth two minutes. */
+/** What a command left cannot be had again, and is worth so many tries or, where each takes long, so much time. */
 const triesToCollect = 8;
+const timeToCollect = 2 * 60_000;
+/** After so many tries the result is enough. */
+const triesForTheRest = 3;
+/** How long a job that is called off is still read, in milliseconds. */
+export const partingTime = 15_000;
 const firstPause = 1_000;
 const probeInterval = 1_000;
 
@@ -127,7 +132,7 @@ function notRunning(
   }
   return {
     phase: 'Collecting',
-    ...again(job, observed, now, collectCommand(job, instance), 'ResultUnreadable'),
+    ...again(job, observed, now, collectCommand(job, instance, observed), 'ResultUnreadable'),
   };
 }
 
@@ -182,17 +187,16 @@ function run(job: CiJob, instance: InstanceView, observed: Observed, now: number
   if (runner === 'running' && !isOverdue(job, observed, now, patience)) {
     return { ...running, wakeAt: deadline(job, observed, now, patience) };
   }
-  return {
-    phase: 'Collecting',
-    conditions,
-    ...again(job, observed, now, collectCommand(job, instance), 'ResultUnreadable'),
-  };
+  const collecting = again(job, observed, now, collectCommand(job, instance, observed), 'ResultUnreadable');
+  // It has not ended in its time, and what it wrote cannot be read: that is no fault of the infrastructure.
+  const verdict = collecting.verdict && runner === 'running' ? overdue(job, observed) : collecting.verdict;
+  return { phase: 'Collecting', conditions, ...collecting, ...(verdict && { verdict }) };
 }
 
 /** Cancelled or deleted while it holds a slot: what the guest still tells is read before it is taken away. */
 function callOff(job: CiJob, observed: Observed, now: number): Step {
   const { instance, memory } = observed;
-  if (memory.inFlight !== undefined) return {};
+  if (memory.inFlight !== undefined) return { cutShort: memory.inFlight === 'collect' };
   if (!instance && memory.gone !== nameOf(job)) {
     const look = again(job, observed, now, { verb: 'read', instance: nameOf(job) }, 'InstanceUnknown');
     return look.verdict ? { verdict: cancelled(job, observed) } : look;
@@ -200,7 +204,7 @@ function callOff(job: CiJob, observed: Observed, now: number): Step {
   if (!instance || !isOwn(job, instance, observed.controllerId)) return { verdict: cancelled(job, observed) };
   const ran = isTrue(job.status?.conditions, 'RunnerStarted');
   if (ran && !memory.collected && memory.problem?.verb !== 'collect') {
-    return { phase: 'Collecting', commands: at(job, collectCommand(job, instance)) };
+    return { phase: 'Collecting', commands: at(job, collectCommand(job, instance, observed)) };
   }
   const { uid } = job.metadata;
   return {
@@ -231,16 +235,28 @@ function cancelled(job: CiJob, observed?: Observed): Verdict {
 function again(job: CiJob, observed: Observed, now: number, command: Command, reason: string): Step {
   const { problem } = observed.memory;
   if (problem?.verb !== command.verb) return { commands: at(job, command) };
-  if (problem.count >= (command.verb === 'collect' ? triesToCollect : tries))
-    return { verdict: infrastructure(reason, problem.outcome.message) };
+  if (isGivenUp(problem, now)) return { verdict: infrastructure(reason, problem.outcome.message) };
   const pauseEnds = problem.at + firstPause * 2 ** (problem.count - 1);
   return now < pauseEnds ? { wakeAt: pauseEnds } : { commands: at(job, command) };
 }
 
+function isGivenUp({ verb, count, since }: Problem, now: number): boolean {
+  if (verb !== 'collect') return count >= tries;
+  return count >= triesToCollect || now - since >= timeToCollect;
+}
+
 /** Reads what the guest left. The archive of a CiJob that is deleted would go with it, so none is made. */
-function collectCommand(job: CiJob, instance: InstanceView): Command {
-  const artifacts = calledOff(job) === 'Deleted' ? [] : job.spec.artifacts;
-  return { verb: 'collect', instance: instance.name, artifacts };
+function collectCommand(job: CiJob, instance: InstanceView, { memory: { problem } }: Observed): Command {
+  const off = calledOff(job);
+  const tried = problem?.verb === 'collect' ? problem.count : 0;
+  const lastTry = off !== undefined || instance.status !== 'Running' || tried >= triesForTheRest;
+  return {
+    verb: 'collect',
+    instance: instance.name,
+    artifacts: off === 'Deleted' ? [] : job.spec.artifacts,
+    ...(off && { withinMs: partingTime }),
+    ...(lastTry && { resultOnly: true }),
+  };
 }
 
 function refusalIn(problem: Problem | undefined): Verdict | undefined {

@@ -21,6 +21,9 @@ export interface Problem {
   outcome: Extract<CommandOutcome, { kind: 'refused' | 'failed' | 'unknown' }>;
   /** How often in a row. */
   count: number;
+  /** When the first of these came back, in milliseconds since the epoch. */
+  since: number;
+  /** When the last one did. */
   at: number;
 }
 

@@ -56,7 +56,8 @@ export interface HostPort {
 export interface HostsPort {
   get(name: string): HostPort | undefined;
   instancesOf(uid: string): { host: string; instance: InstanceView }[];
-  perform(host: string, command: Command): Promise<CommandOutcome>;
+  /** @param signal ends a collect early, with what was read so far */
+  perform(host: string, command: Command, signal?: AbortSignal): Promise<CommandOutcome>;
   admit(request: SlotRequest, instance: string): Admission;
   /** Notes a slot that a status says is taken. The job waits for none any more. */
   occupy(

@@ -5,6 +5,7 @@ import type { Clock } from '../clock.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
+import { partingTime } from './attempt.ts';
 import { resolveCommand, slotRequestOf } from './desired.ts';
 import { Environment, hasSecrets, UnusableSecret } from './environment.ts';
 import { masked, tailBytes } from './masking.ts';
@@ -51,6 +52,10 @@ interface Cell {
   environment: Environment;
   /** The answer to a question that was asked while the job's admission was being written. */
   early: { host: string; instance: string; outcome: Promise<CommandOutcome> } | undefined;
+  /** The collect that is under way. */
+  collecting: AbortController | undefined;
+  /** The one that will be cut short. */
+  cutting: AbortController | undefined;
 }
 
 /** One round settles most jobs; a plan that never settles is a mistake that must not spin. */
@@ -96,6 +101,7 @@ export class Reconciler {
       job = await this.#write(job, cell, planned, before, changed, id);
       cell.draft = status;
       this.#releaseEarlier(cell, planned);
+      if (planned.cutShort) this.#cutShort(cell);
       if (planned.commands.length > 0) {
         void this.#issue(key, job, cell, planned.commands, id);
         break;
@@ -278,10 +284,24 @@ export class Reconciler {
     command: Extract<Command, { verb: 'collect' }>,
   ): Promise<CommandOutcome> {
     const { hosts } = this.#options;
-    if (!hasSecrets(job)) return hosts.perform(host, command);
-    const mask = await cell.environment.mask(job);
-    const outcome = await hosts.perform(host, { ...command, ...(mask && { logBytes: tailBytes(mask) }) });
-    return masked(outcome, mask);
+    const collecting = new AbortController();
+    cell.collecting = collecting;
+    try {
+      if (!hasSecrets(job)) return await hosts.perform(host, command, collecting.signal);
+      const mask = await cell.environment.mask(job);
+      const whole = { ...command, ...(mask && { logBytes: tailBytes(mask) }) };
+      return masked(await hosts.perform(host, whole, collecting.signal), mask);
+    } finally {
+      cell.collecting = undefined;
+    }
+  }
+
+  /** Leaves the collect under way a short time to come to its end by itself, then has it end with what it has. */
+  #cutShort(cell: Cell): void {
+    const { collecting } = cell;
+    if (!collecting || cell.cutting === collecting) return;
+    cell.cutting = collecting;
+    this.#options.clock.after(partingTime, () => collecting.abort());
   }
 
   #cellOf(key: string, job: CiJob): Cell {
@@ -297,6 +317,8 @@ export class Reconciler {
       slots: new Set(),
       environment: new Environment(this.#options.store),
       early: undefined,
+      collecting: undefined,
+      cutting: undefined,
     };
     this.#cells.set(key, cell);
     return cell;
@@ -339,6 +361,7 @@ export class Reconciler {
     const cell = this.#cells.get(key);
     this.#options.hosts.withdraw(key);
     if (!cell) return;
+    cell.collecting?.abort();
     this.#releaseSlots(key, cell);
     this.#cells.delete(key);
   }

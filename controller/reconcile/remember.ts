@@ -9,8 +9,9 @@ export function remember(memory: Memory, command: Command, outcome: CommandOutco
     case 'refused':
     case 'failed':
     case 'unknown': {
-      const count = memory.problem?.verb === command.verb ? memory.problem.count + 1 : 1;
-      memory.problem = { verb: command.verb, outcome, count, at: now };
+      const { verb } = command;
+      const before = memory.problem?.verb === verb ? memory.problem : { count: 0, since: now };
+      memory.problem = { verb, outcome, count: before.count + 1, since: before.since, at: now };
       return;
     }
     case 'resolved':

@@ -95,8 +95,10 @@ function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed
   const ended = endOfRun(draft.status, time);
   const { log } = verdict;
   const artifacts = artifactsOf(job, draft.status, observed);
+  const { missed } = observed.memory.collected ?? {};
   if (ended) draft.condition('RunnerExited', yes('RunnerEnded', 'the runner has ended'));
-  if (log) draft.condition('Collected', yes('LogRead', `the log has ${log.bytes} bytes`));
+  if (missed !== undefined) draft.condition('Collected', no('Incomplete', missed));
+  else if (log) draft.condition('Collected', yes('LogRead', `the log has ${log.bytes} bytes`));
   if (!observed.instance && observed.memory.gone === draft.status.instance?.name && draft.status.instance) {
     draft.condition('InstanceDeleted', yes('InstanceGone', 'the instance is gone'));
   }

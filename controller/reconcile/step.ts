@@ -23,6 +23,8 @@ export interface Step {
   blocked?: { reason: string; message: string };
   verdict?: Verdict;
   commands?: readonly { host: string; command: Command }[];
+  /** The collect under way should soon end with what it has. */
+  cutShort?: boolean;
   wakeAt?: number | undefined;
 }
 

@@ -1,12 +1,12 @@
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import PQueue from 'p-queue';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { systemClock } from '../../controller/clock.ts';
 import { Artifacts, defaultLimits, timeLimit } from '../../controller/hosts/artifacts.ts';
 import { maxDepth, maxNames } from '../../controller/hosts/artifact-walk.ts';
 import type { LogSource } from '../../controller/hosts/live-logs.ts';
 import { IncusClient } from '../../controller/incus/client.ts';
+import { FairQueue, sharesOf } from '../../controller/incus/fair-queue.ts';
 import { HttpPipe } from '../../controller/incus/http.ts';
 import type { ArchiveSummary } from '../../controller/incus/outcome.ts';
 import { LogStore } from '../../controller/logs/log-store.ts';
@@ -48,7 +48,7 @@ describe('the artifacts of a guest', () => {
 
   beforeEach(async () => {
     sim = new IncusSim();
-    pipe = new HttpPipe(() => Promise.resolve(sim.connect()), 8);
+    pipe = new HttpPipe(() => Promise.resolve(sim.connect()), { requests: 8, reads: 8 });
     client = new IncusClient(pipe, 'default');
     store = await openStore();
     const fingerprint = sim.store.addImage('image');
@@ -70,7 +70,7 @@ describe('the artifacts of a guest', () => {
   };
   const keeper = (clock = systemClock) =>
     new Artifacts({ begin: (log, end) => store.beginArchive(log, end) }, clock);
-  const collect = (...globs: string[]) => keeper().collect(new PQueue(), client, source, globs);
+  const collect = (...globs: string[]) => keeper().collect(turnsOf(4), client, source, globs);
   const archive = () => store.readArchive(source, 0, 2 ** 24);
   const said = (summary: ArchiveSummary): Record<string, string> =>
     Object.fromEntries(summary.notes.map(({ reason, message }) => [reason, message]));
@@ -148,7 +148,7 @@ describe('the artifacts of a guest', () => {
       list: () => Promise.resolve([...names, 'good']),
       openRange: client.openRange.bind(client),
     };
-    const summary = await keeper().collect(new PQueue(), guest, source, ['**']);
+    const summary = await keeper().collect(turnsOf(4), guest, source, ['**']);
     expect(summary).toMatchObject({ files: 1, skipped: names.length, truncated: false });
     expect(await namesIn(await archive())).toEqual(['good']);
     const { NameRefused = '' } = said(summary);
@@ -185,7 +185,7 @@ describe('the artifacts of a guest', () => {
       d: { kind: 'file', content: 'd', modified: '1933-01-01 00:00:00 +0000 UTC' },
     });
     const clock = new ManualClock();
-    await keeper(clock).collect(new PQueue(), client, source, ['*']);
+    await keeper(clock).collect(turnsOf(4), client, source, ['*']);
     const now = new Date(Math.floor(clock.now() / 1000) * 1000);
     const times = (await filesIn(await archive())).map(({ header }) => header.mtime);
     expect(times).toEqual([new Date('2024-02-29T12:30:45Z'), now, now, new Date(0)]);
@@ -259,7 +259,7 @@ describe('the artifacts of a guest', () => {
     const begin = (log: LogSource, end: Buffer) => store.beginArchive(log, end);
     const few = new Artifacts({ begin }, systemClock, { ...defaultLimits, files: 2 });
     put({ d: file('d'), e: file('e'), f: file('f'), 'z.xml': file('z') });
-    const summary = await few.collect(new PQueue(), client, source, ['**', '*.xml', '*.log']);
+    const summary = await few.collect(turnsOf(4), client, source, ['**', '*.xml', '*.log']);
     expect(summary).toMatchObject({ files: 2, skipped: 0, truncated: true });
     expect(await namesIn(await archive())).toEqual(['a', 'b']);
     expect(said(summary)).toEqual({
@@ -276,7 +276,7 @@ describe('the artifacts of a guest', () => {
         Promise.resolve({ type: path === '/artifacts' ? 'directory' : 'symlink', size: 0 }),
       openRange: () => Promise.resolve(undefined),
     };
-    const summary = await keeper().collect(new PQueue(), guest, source, ['**']);
+    const summary = await keeper().collect(turnsOf(4), guest, source, ['**']);
     expect(summary).toMatchObject({ files: 0, skipped: maxNames, truncated: true });
     expect(said(summary)['NameLimit']).toMatch(
       /^left out 1: directories with too many names.*: \/artifacts$/,
@@ -295,7 +295,7 @@ describe('the artifacts of a guest', () => {
         return body;
       },
     };
-    const summary = await keeper().collect(new PQueue(), guest, source, ['*']);
+    const summary = await keeper().collect(turnsOf(4), guest, source, ['*']);
     expect(summary).toMatchObject({ files: 2, skipped: 1 });
     expect(said(summary)).toEqual({ Changed: 'left out 1: files that changed while they were read: b' });
     expect(await namesIn(await archive())).toEqual(['a', 'c']);
@@ -304,7 +304,7 @@ describe('the artifacts of a guest', () => {
   it('are left after a few tries, and leave nothing half-made', async () => {
     put({ a: file('a') });
     const artifacts = keeper();
-    const once = () => artifacts.collect(new PQueue(), client, source, ['**']);
+    const once = () => artifacts.collect(turnsOf(4), client, source, ['**']);
     sim.kill();
     await expect(once()).rejects.toThrow();
     await expect(once()).rejects.toThrow();
@@ -312,7 +312,7 @@ describe('the artifacts of a guest', () => {
     expect(await readdir(join(directory, 'kept', 'ci', 'job', 'uid-1'))).toEqual([]);
     expect(store.totalBytes).toBe(0);
     await sim.restart();
-    pipe = new HttpPipe(() => Promise.resolve(sim.connect()), 8);
+    pipe = new HttpPipe(() => Promise.resolve(sim.connect()), { requests: 8, reads: 8 });
     client = new IncusClient(pipe, 'default');
     artifacts.forget('guest');
     expect(await once()).toMatchObject({ files: 1 });
@@ -323,7 +323,7 @@ describe('the artifacts of a guest', () => {
     const clock = new ManualClock();
     sim.faults.each = ({ method, query }) =>
       method === 'GET' && query.get('path') === '/artifacts/b' ? { kind: 'hang' } : undefined;
-    const collecting = keeper(clock).collect(new PQueue(), client, source, ['*']);
+    const collecting = keeper(clock).collect(turnsOf(4), client, source, ['*']);
     await expect.poll(() => asked('GET'), { timeout: 10_000, interval: 5 }).toContain('/artifacts/b');
     clock.advance(timeLimit);
     const summary = await collecting;
@@ -338,9 +338,9 @@ describe('the artifacts of a guest', () => {
     put({ a: file('a') });
     const clock = new ManualClock();
     const artifacts = keeper(clock);
-    const turns = new PQueue({ concurrency: 1 });
+    const turns = turnsOf(1);
     const { promise: another, resolve: over } = Promise.withResolvers<undefined>();
-    void turns.add(() => another);
+    void turns.add({ group: 'other', member: 'other' }, () => another);
     const tooLong = artifacts.collect(turns, client, { ...source, instance: 'another' }, ['*']);
     clock.advance(1);
     const inTime = artifacts.collect(turns, client, source, ['*']);
@@ -365,7 +365,7 @@ describe('the artifacts of a guest', () => {
       return draft;
     };
     const failing = new Artifacts({ begin }, systemClock);
-    expect(await failing.collect(new PQueue(), client, source, ['*'])).toMatchObject(noted);
+    expect(await failing.collect(turnsOf(4), client, source, ['*'])).toMatchObject(noted);
   });
 });
 
@@ -479,6 +479,10 @@ describe('a job with artifacts', () => {
     },
   );
 });
+
+function turnsOf(count: number): FairQueue {
+  return new FairQueue(sharesOf(count));
+}
 
 function range(count: number): number[] {
   return Array.from({ length: count }, (_, index) => index);

@@ -53,7 +53,7 @@ describe('a log that is kept while a guest writes it', () => {
     new LiveLogs({ size: (one) => kept.size(one), write: (...args) => kept.write(...args) });
 
   function connect(onRequest?: (method: string, path: string) => void): IncusClient {
-    const pipe = new HttpPipe(() => Promise.resolve(sim.connect()), 8);
+    const pipe = new HttpPipe(() => Promise.resolve(sim.connect()), { requests: 8, reads: 8 });
     pipes.push(pipe);
     return new IncusClient(pipe, 'default', onRequest);
   }
@@ -158,7 +158,7 @@ describe('a log that is kept while a guest writes it', () => {
     expect(store.size(log)).toBeUndefined();
   });
 
-  it('has the log read again when its end could not be read, but not for ever', async () => {
+  it('goes on where it ended when the rest could not be read at once', async () => {
     const logs = sinkOf(store);
     print('text\n');
     const client = connect();
@@ -167,9 +167,5 @@ describe('a log that is kept while a guest writes it', () => {
     await sim.restart();
     await logs.finish('host', connect(), log);
     expect(await kept()).toBe('text\n');
-    sim.kill();
-    await expect(logs.finish('host', connect(), { ...log, instance: 'b' })).rejects.toThrow();
-    await expect(logs.finish('host', connect(), { ...log, instance: 'b' })).rejects.toThrow();
-    await logs.finish('host', connect(), { ...log, instance: 'b' });
   });
 });

@@ -79,7 +79,7 @@ describe('the shell server', () => {
     clock = new ManualClock();
     transport = new Transport({ config: api.kubeConfig(), clock: systemClock, userAgent: 'test/1' });
     sim = new IncusSim();
-    pipe = new HttpPipe(() => Promise.resolve(sim.connect()), 8);
+    pipe = new HttpPipe(() => Promise.resolve(sim.connect()), { requests: 8, reads: 8 });
     const fingerprint = sim.store.addImage('image');
     await new IncusClient(pipe, 'default').start({
       method: 'POST',

@@ -13,7 +13,7 @@ let pipe: HttpPipe;
 beforeEach(async () => {
   far = await FarHost.start();
   link = await openLink(far.resource.spec.connection, () => Promise.resolve(far.machine.privateKey));
-  pipe = new HttpPipe(() => link.dial(), 8);
+  pipe = new HttpPipe(() => link.dial(), { requests: 8, reads: 8 });
 });
 afterEach(async () => {
   vi.useRealTimers();

@@ -96,18 +96,18 @@ export class Reconciling implements AsyncDisposable {
     });
   }
 
-  create(name: string): void {
+  create(name: string, namespace = 'default'): void {
     const spec = CiJobSpec.parse({ command: 'true', instance: { type: 'Container', image } });
-    this.standalone.store.create({ metadata: { name }, spec }, Date.now());
+    this.standalone.store.create({ metadata: { name, namespace }, spec }, Date.now());
   }
 
-  job(name: string): CiJob | undefined {
-    return this.standalone.store.get(`default/${name}`);
+  job(name: string, namespace = 'default'): CiJob | undefined {
+    return this.standalone.store.get(`${namespace}/${name}`);
   }
 
   /** Whether a job has come to its end, and nothing of it is left. */
-  over(name: string): boolean {
-    const job = this.job(name);
+  over(name: string, namespace?: string): boolean {
+    const job = this.job(name, namespace);
     return job?.status?.completionTime !== undefined && (job.metadata.finalizers ?? []).length === 0;
   }
 

@@ -3,7 +3,7 @@ import { CiJob } from '../../controller/api/cijob.ts';
 import { IncusHost } from '../../controller/api/incushost.ts';
 import { apiVersion } from '../../controller/api/meta.ts';
 import type { Artifacts } from '../../controller/hosts/artifacts.ts';
-import { systemClock } from '../../controller/clock.ts';
+import { systemClock, type Clock } from '../../controller/clock.ts';
 import type { Patience } from '../../controller/reconcile/observed.ts';
 import type { Observer } from '../../controller/reconcile/ports.ts';
 import { isFinished } from '../../controller/reconcile/step.ts';
@@ -20,6 +20,8 @@ export interface BenchParts {
   artifacts?: () => Artifacts;
   observe?: () => Observer;
   allowedSources?: readonly string[];
+  /** The controller's. The simulated Incus goes by the machine's. */
+  clock?: Clock;
 }
 
 /** Short pauses between attempts, so that a test does not wait for them. */
@@ -42,15 +44,17 @@ export class SimBench {
   readonly #artifacts: (() => Artifacts) | undefined;
   readonly #observe: (() => Observer) | undefined;
   readonly #allowedSources: readonly string[];
+  readonly #clock: Clock;
   #born = 0;
 
   private constructor(
     socketPath: string,
     capacity: number,
     guest: GuestScript | ((name: string) => GuestScript),
-    { artifacts, observe, allowedSources = [] }: BenchParts,
+    { artifacts, observe, allowedSources = [], clock = systemClock }: BenchParts,
   ) {
     this.#allowedSources = allowedSources;
+    this.#clock = clock;
     this.#artifacts = artifacts;
     this.#socketPath = socketPath;
     this.#capacity = capacity;
@@ -169,7 +173,7 @@ export class SimBench {
       name: `controller-${this.#born}`,
       api: this.api,
       send,
-      clock: systemClock,
+      clock: this.#clock,
       hosts: [host],
       patience: hasty,
       prompt: true,

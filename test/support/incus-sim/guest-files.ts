@@ -14,6 +14,8 @@ export type GuestEntry =
     }
   /** A file of that many zero bytes that takes no memory. */
   | { kind: 'zeros'; size: number }
+  /** A file of that size which the guest serves as slowly as it likes: nothing comes but by {@link GuestFiles.drip}. */
+  | { kind: 'drip'; size: number }
   | { kind: 'fifo' }
   | { kind: 'symlink'; target: string }
   | { kind: 'directory' };
@@ -30,6 +32,7 @@ export class GuestFiles {
   stuck = false;
   readonly #entries = new Map<string, GuestEntry>();
   readonly #watchers = new Set<() => void>();
+  readonly #drips = new Set<Readable>();
 
   constructor() {
     for (const path of ['/', '/artifacts', '/workspace', '/tmp', '/etc', '/root'])
@@ -68,6 +71,16 @@ export class GuestFiles {
     this.write(path, (before?.kind === 'file' ? before.content.toString() : '') + text);
   }
 
+  /** Reads of dripping files that are under way. */
+  get dripping(): number {
+    return this.#drips.size;
+  }
+
+  /** Has so many more bytes of each read of a dripping file come. */
+  drip(bytes: number): void {
+    for (const read of this.#drips) read.push(Buffer.alloc(bytes));
+  }
+
   /** Text of a plain file, as a test wants to see it. */
   text(path: string): string | undefined {
     const entry = this.get(path);
@@ -79,7 +92,8 @@ export class GuestFiles {
     const at = this.#resolve(normal(path));
     const entry = this.#entries.get(at);
     if (!entry) throw new Refusal(404, 'Not Found');
-    const type = entry.kind === 'zeros' || entry.kind === 'fifo' ? 'file' : entry.kind;
+    const type =
+      entry.kind === 'zeros' || entry.kind === 'fifo' || entry.kind === 'drip' ? 'file' : entry.kind;
     const file: { uid?: number; gid?: number; mode?: string; modified?: string } =
       entry.kind === 'file' ? entry : {};
     const headers: Record<string, string> = {
@@ -136,12 +150,23 @@ export class GuestFiles {
     if (wanted) headers['content-range'] = `bytes ${from}-${to - 1}/${size}`;
     headers['content-length'] = String(to - from);
     const body =
-      entry.kind === 'zeros' ? zeros(to - from) : Buffer.from(this.#bytes(at, entry).subarray(from, to));
+      entry.kind === 'zeros'
+        ? zeros(to - from)
+        : entry.kind === 'drip'
+          ? this.#dripped()
+          : Buffer.from(this.#bytes(at, entry).subarray(from, to));
     return { status: wanted ? 206 : 200, headers, body };
   }
 
+  #dripped(): Readable {
+    const read = new Readable({ read: () => undefined });
+    this.#drips.add(read);
+    read.once('close', () => this.#drips.delete(read));
+    return read;
+  }
+
   #size(at: string, entry: GuestEntry): number {
-    return entry.kind === 'zeros' ? entry.size : this.#bytes(at, entry).length;
+    return entry.kind === 'zeros' || entry.kind === 'drip' ? entry.size : this.#bytes(at, entry).length;
   }
 
   #bytes(at: string, entry: GuestEntry): Buffer {

@@ -6,6 +6,7 @@ import { Watch } from '../../../controller/hosts/watch.ts';
 import type { IncusClient } from '../../../controller/incus/client.ts';
 import type { Command } from '../../../controller/incus/commands.ts';
 import { IncusError } from '../../../controller/incus/errors.ts';
+import { FairQueue, sharesOf } from '../../../controller/incus/fair-queue.ts';
 import { Inventory } from '../../../controller/incus/inventory.ts';
 import type { CommandOutcome } from '../../../controller/incus/outcome.ts';
 import type { IncusEvent, Operation } from '../../../controller/incus/schemas.ts';
@@ -64,12 +65,13 @@ export class ModelHost implements Pick<
     return true;
   }
 
-  async perform(command: Command): Promise<CommandOutcome> {
+  async perform(command: Command, signal?: AbortSignal): Promise<CommandOutcome> {
     const session = this.#session;
     if (!session) return { kind: 'unknown', message: `host ${this.name} is not connected` };
-    return perform(command, {
+    const ground = {
       client: session.client,
-      link: { resolve: (path) => Promise.resolve({ path, directory: true }) },
+      clock: this.#options.clock,
+      link: { resolve: (path: string) => Promise.resolve({ path, directory: true }) },
       watch: session.watch,
       inventory: this.inventory,
       host: this.name,
@@ -78,9 +80,10 @@ export class ModelHost implements Pick<
       grants: this.spec,
       controllerId: this.#options.controllerId,
       logs: undefined,
-      turns: { logs: new PQueue(), archives: new PQueue() },
+      turns: { logs: new PQueue(), archives: new FairQueue(sharesOf(4)) },
       artifacts: undefined,
-    });
+    };
+    return perform(command, ground, signal);
   }
 
   close(): Promise<void> {

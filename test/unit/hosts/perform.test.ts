@@ -5,6 +5,7 @@ import { perform, type Ground } from '../../../controller/hosts/perform.ts';
 import { Watch } from '../../../controller/hosts/watch.ts';
 import type { IncusClient } from '../../../controller/incus/client.ts';
 import { IncusError } from '../../../controller/incus/errors.ts';
+import { FairQueue, sharesOf } from '../../../controller/incus/fair-queue.ts';
 import { Inventory } from '../../../controller/incus/inventory.ts';
 import type { Instance } from '../../../controller/incus/schemas.ts';
 
@@ -33,6 +34,7 @@ it('a launch that is refused has the guest looked at, and its stop named, though
   };
   const ground: Ground = {
     client,
+    clock: systemClock,
     link: { resolve: () => Promise.resolve(undefined) },
     watch: new Watch(client, inventory, systemClock, events, () => undefined),
     inventory,
@@ -42,7 +44,7 @@ it('a launch that is refused has the guest looked at, and its stop named, though
     grants: { allowedImages: ['*'], allowedProfiles: ['default'], allowedMountPaths: [] },
     controllerId: 'us',
     logs: undefined,
-    turns: { logs: new PQueue(), archives: new PQueue() },
+    turns: { logs: new PQueue(), archives: new FairQueue(sharesOf(4)) },
     artifacts: undefined,
   };
   const launch = { verb: 'launch', instance: 'one', argv: [], environment: {} } as const;

@@ -29,14 +29,17 @@ async function heard(send: (socket: WebSocket) => void) {
   const server = createServer();
   const sockets = new WebSocketServer({ server });
   sockets.on('connection', send);
-  const pipe = new HttpPipe(() => {
-    const [near, far] = duplexPair();
-    opened.push(near, far);
-    near.once('close', () => far.destroy());
-    far.once('close', () => near.destroy());
-    server.emit('connection', far);
-    return Promise.resolve(near);
-  }, 1);
+  const pipe = new HttpPipe(
+    () => {
+      const [near, far] = duplexPair();
+      opened.push(near, far);
+      near.once('close', () => far.destroy());
+      far.once('close', () => near.destroy());
+      server.emit('connection', far);
+      return Promise.resolve(near);
+    },
+    { requests: 1, reads: 1 },
+  );
   const socket = await pipe.webSocket('/1.0/events', maxEventBytes);
   const events: IncusEvent[] = [];
   let garbled = 0;

@@ -2,8 +2,10 @@ import { createServer, type RequestListener } from 'node:http';
 import { type Duplex, duplexPair } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import { HttpPipe, type HttpRequest } from '../../../controller/incus/http.ts';
+import { HttpPipe, type GuestRead, type HttpRequest } from '../../../controller/incus/http.ts';
+import { ManualClock } from '../../support/manual-clock.ts';
 
+const clock = new ManualClock();
 const pipes: HttpPipe[] = [];
 afterEach(() => {
   for (const pipe of pipes.splice(0)) pipe.close();
@@ -15,20 +17,23 @@ function pipeTo(accept: (stream: Duplex) => void, maxStreams = 4) {
   const streams: Duplex[] = [];
   let open = 0;
   let mostOpen = 0;
-  const pipe = new HttpPipe(() => {
-    const [near, far] = duplexPair();
-    streams.push(near);
-    open += 1;
-    mostOpen = Math.max(mostOpen, open);
-    near.once('close', () => {
-      open -= 1;
-      far.destroy();
-    });
-    far.once('close', () => near.destroy());
-    far.on('error', () => undefined);
-    accept(far);
-    return Promise.resolve(near);
-  }, maxStreams);
+  const pipe = new HttpPipe(
+    () => {
+      const [near, far] = duplexPair();
+      streams.push(near);
+      open += 1;
+      mostOpen = Math.max(mostOpen, open);
+      near.once('close', () => {
+        open -= 1;
+        far.destroy();
+      });
+      far.once('close', () => near.destroy());
+      far.on('error', () => undefined);
+      accept(far);
+      return Promise.resolve(near);
+    },
+    { requests: maxStreams, reads: maxStreams, clock, namespaceOf: (instance) => instance.slice(0, 1) },
+  );
   pipes.push(pipe);
   const ask = (part: Partial<HttpRequest> = {}) =>
     pipe.request({ method: 'GET', path: '/1.0', maxBytes: 100, timeout: 10_000, ...part });
@@ -141,7 +146,7 @@ describe('an answer that does not come, or not whole, is Unknown', () => {
   });
 
   it('a stream that cannot be opened', async () => {
-    const pipe = new HttpPipe(() => Promise.reject(new Error('no such socket')), 1);
+    const pipe = new HttpPipe(() => Promise.reject(new Error('no such socket')), { requests: 1, reads: 1 });
     const asked = pipe.request({ method: 'GET', path: '/', maxBytes: 1, timeout: 10_000 });
     await expect(asked).rejects.toMatchObject({ kind: 'Unknown', message: 'no such socket' });
   });
@@ -186,5 +191,78 @@ describe('a request that the caller gives up', () => {
     const stop = new AbortController();
     const { ask } = pipeTo((stream) => stream.once('data', () => stop.abort()));
     await expect(ask({ signal: stop.signal })).rejects.toMatchObject({ name: 'AbortError' });
+  });
+});
+
+describe('an answer that is in a guest’s hands', () => {
+  const guest = (instance = 'a1'): GuestRead => ({
+    instance,
+    budget: { longestMs: 60_000, graceMs: 10_000, leastBytesPerSecond: 1_000 },
+  });
+  const silent = () => serving(() => undefined, 2);
+  const asked = Promise.withResolvers<undefined>();
+
+  it('has the grace to begin', async () => {
+    const { ask, streams } = pipeTo((stream) => stream.once('data', () => asked.resolve(undefined)));
+    const reply = ask({ guest: guest() });
+    const failed = expect(reply).rejects.toMatchObject({ name: 'IncusError', kind: 'TooSlow' });
+    await asked.promise;
+    clock.advance(9_999);
+    expect(streams[0]?.destroyed).toBe(false);
+    clock.advance(1);
+    await failed;
+    expect(streams[0]?.destroyed).toBe(true);
+  });
+
+  it.each([
+    ['too few bytes, however steadily they come', 5, 999, 2],
+    ['enough bytes, but without end', 5, 5_000, 11],
+  ])('is over after %s', async (_what, seconds, bytes, pieces) => {
+    let server: Duplex | undefined;
+    const head = 'HTTP/1.1 200 OK\r\ncontent-length: 999999\r\n\r\n';
+    const { pipe } = saying(head, (stream) => (server = stream));
+    const reply = await pipe.open({
+      method: 'GET',
+      path: '/',
+      maxBytes: 0,
+      timeout: 60_000,
+      guest: guest(),
+    });
+    let taken = 0;
+    const read = (async () => {
+      for await (const chunk of reply as AsyncIterable<Buffer>) taken += chunk.length;
+    })();
+    const failed = expect(read).rejects.toMatchObject({ name: 'IncusError', kind: 'TooSlow' });
+    for (let piece = 1; piece <= pieces; piece += 1) {
+      clock.advance(seconds * 1_000);
+      expect(reply.destroyed).toBe(false);
+      server?.write('x'.repeat(bytes));
+      await vi.waitFor(() => expect(taken).toBe(piece * bytes));
+    }
+    clock.advance(seconds * 1_000);
+    await failed;
+  });
+
+  it('holds up no request, and no guest of another namespace', async () => {
+    const { ask } = serving((request, response) => {
+      if (request.url !== '/silent') response.end('{}');
+    }, 2);
+    const stop = new AbortController();
+    const drips = ['a1', 'a2', 'a3', 'a4'].map((instance) =>
+      ask({ path: '/silent', guest: guest(instance), signal: stop.signal }),
+    );
+    expect((await ask()).status).toBe(200);
+    expect((await ask({ guest: guest('b1') })).status).toBe(200);
+    stop.abort();
+    for (const drip of drips) await expect(drip).rejects.toMatchObject({ name: 'AbortError' });
+    expect((await ask({ guest: guest('a5') })).status).toBe(200);
+  });
+
+  it('is let go of at once when the caller gives it up, be it under way or waiting', async () => {
+    const { ask } = silent();
+    const stop = new AbortController();
+    const replies = ['a1', 'a2', 'a3'].map((one) => ask({ guest: guest(one), signal: stop.signal }));
+    setImmediate(() => stop.abort());
+    for (const reply of replies) await expect(reply).rejects.toMatchObject({ name: 'AbortError' });
   });
 });

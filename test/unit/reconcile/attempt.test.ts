@@ -4,17 +4,23 @@ import type { GuestFile } from '../../../controller/incus/client.ts';
 import type { Verb } from '../../../controller/incus/commands.ts';
 import { planAttempt } from '../../../controller/reconcile/attempt.ts';
 import { defaultPatience, type Observed, type Problem } from '../../../controller/reconcile/observed.ts';
-import { admitted, anInstance, now, running, seen } from './fixtures.ts';
+import { admitted, anInstance, name, now, running, seen } from './fixtures.ts';
 
 const file = (text: string): GuestFile => ({ kind: 'file', size: text.length, bytes: Buffer.from(text) });
 const passed = file(JSON.stringify({ schema_version: 1, status: 'passed', exit_code: 0 }));
 const collected = (result: GuestFile) => ({ collected: { result, log: file('the log\n') } });
 const nothing = collected({ kind: 'missing' });
 const failed = (verb: Verb, count = 1, message = 'busy'): { problem: Problem } => ({
-  problem: { verb, outcome: { kind: 'failed', message }, count, at: now },
+  problem: { verb, outcome: { kind: 'failed', message }, count, since: now, at: now },
 });
 const refused = (verb: Verb): { problem: Problem } => ({
-  problem: { verb, outcome: { kind: 'refused', reason: 'IncusRefused', message: 'no' }, count: 1, at: now },
+  problem: {
+    verb,
+    outcome: { kind: 'refused', reason: 'IncusRefused', message: 'no' },
+    count: 1,
+    since: now,
+    at: now,
+  },
 });
 const down = (seconds: number) =>
   ({ kind: 'down', since: now - seconds * 1000, reason: 'Unreachable', message: 'no route' }) as const;
@@ -214,6 +220,45 @@ describe('a runner that ended without a result', () => {
     expect(ended(0, failed('collect', 7)).verdict).toBeUndefined();
     expect(ended(0, failed('collect', 8)).verdict).toBe('Infrastructure ResultUnreadable');
   });
+
+  it('is given up after two minutes of tries, however few there were', () => {
+    const since = (seconds: number) => {
+      const { problem } = failed('collect', 3);
+      return ended(0, { problem: { ...problem, since: now - seconds * 1000 } });
+    };
+    expect(since(119).verdict).toBeUndefined();
+    expect(since(120).verdict).toBe('Infrastructure ResultUnreadable');
+  });
+});
+
+describe('what a runner left', () => {
+  const job = running({ artifacts: ['*'], timeoutSeconds: 600 });
+  const collect = (observed: Observed, off = job, after = 0) =>
+    planAttempt(off, observed, now + after, defaultPatience).commands?.[0]?.command;
+  const ended = { instance: anInstance(), runner: { succeeded: true, returnCode: 0, error: '' } };
+
+  it('is read whole, and from the fourth try on the result is enough', () => {
+    const all = { verb: 'collect', instance: name, artifacts: ['*'] };
+    expect(collect(seen(ended))).toEqual(all);
+    expect(collect(seen({ ...ended, memory: failed('collect', 2) }), job, 2_000)).toEqual(all);
+    const fourth = seen({ ...ended, memory: failed('collect', 3) });
+    expect(collect(fourth, job, 4_000)).toEqual({ ...all, resultOnly: true });
+  });
+
+  it('is read once where the instance has stopped, and where the job is called off in little time', () => {
+    const stopped = seen({ instance: anInstance({ status: 'Stopped' }) });
+    expect(collect(stopped)).toMatchObject({ artifacts: ['*'], resultOnly: true });
+    const off = (how: object) => collect(seen(ended), { ...job, ...how });
+    const little = { resultOnly: true, withinMs: 15_000 };
+    expect(off({ spec: { ...job.spec, cancel: true } })).toMatchObject({ artifacts: ['*'], ...little });
+    const metadata = { ...job.metadata, deletionTimestamp: '2026-01-01T00:00:00Z' };
+    expect(off({ metadata })).toMatchObject({ artifacts: [], ...little });
+  });
+
+  it('and cannot be read is the job’s timeout where its runner has not ended in its time', () => {
+    const observed = seen({ instance: anInstance(), runner: 'running', memory: failed('collect', 8) });
+    expect(next(job, observed, limit)).toMatchObject({ verdict: 'Timeout HostDeadlineExceeded' });
+  });
 });
 
 describe('a job that is called off while its instance is there', () => {
@@ -241,6 +286,12 @@ describe('a job that is called off while its instance is there', () => {
       verbs: [],
       verdict: undefined,
     });
+  });
+
+  it('has what is being read cut short, and nothing else', () => {
+    const cut = (inFlight: Verb) => next(running({ cancel: true }), there({}, { inFlight })).cutShort;
+    expect([cut('collect'), cut('launch'), cut('delete')]).toEqual([true, false, false]);
+    expect(next(running(), there({}, { inFlight: 'collect' })).cutShort).toBeUndefined();
   });
 
   it('leaves an instance of somebody else’s alone, and is over', () => {

@@ -90,7 +90,7 @@ describe('cleaning up after a job', () => {
   });
 
   it('waits a little after a failure before it tries again', () => {
-    const problem = { outcome: { kind: 'failed', message: 'busy' }, count: 1, at: now } as const;
+    const problem = { outcome: { kind: 'failed', message: 'busy' }, count: 1, since: now, at: now } as const;
     for (const verb of ['stop', 'delete'] as const) {
       const tried = { observed: there, memory: { problem: { ...problem, verb } } };
       expect(cleaned({ ...tried, at: now + 4_999 })).toMatchObject({ sent: [], wakeAt: now + 5_000 });

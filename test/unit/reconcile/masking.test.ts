@@ -222,7 +222,13 @@ describe('a controller', () => {
     const { status, commands, asked, told } = await takeOver(fromSecret, value);
     expect(asked).toEqual(['token']);
     expect(commands).toEqual([
-      { verb: 'collect', instance, artifacts: [], logBytes: logTailBytes + value.length - 1 },
+      {
+        verb: 'collect',
+        instance,
+        artifacts: [],
+        resultOnly: true,
+        logBytes: logTailBytes + value.length - 1,
+      },
     ]);
     expect(status?.failure).toMatchObject({ class: 'Test', message: '***', excerpt: 'the ***\n' });
     expect(told.join('')).not.toContain(value);
@@ -230,7 +236,7 @@ describe('a controller', () => {
 
   test('shows nothing of the guest when they are not there any more, and decides as ever', async () => {
     const { status, commands } = await takeOver(fromSecret, undefined);
-    expect(commands).toEqual([{ verb: 'collect', instance, artifacts: [] }]);
+    expect(commands).toEqual([{ verb: 'collect', instance, artifacts: [], resultOnly: true }]);
     expect(status).toMatchObject({ phase: 'Failed', exitCode: 3, failure: { class: 'Test' } });
     expect(status?.failure?.excerpt).toBeUndefined();
     expect(JSON.stringify(status)).not.toContain(value);
@@ -239,7 +245,7 @@ describe('a controller', () => {
   test('asks for no Secret and for no more of the log where a job has none: plain values are no secrets', async () => {
     const { status, commands, asked } = await takeOver([{ name: 'TOKEN', value }], undefined);
     expect(asked).toEqual([]);
-    expect(commands).toEqual([{ verb: 'collect', instance, artifacts: [] }]);
+    expect(commands).toEqual([{ verb: 'collect', instance, artifacts: [], resultOnly: true }]);
     expect(status?.failure?.excerpt).toBe(`the ${value}\n`);
   });
 });

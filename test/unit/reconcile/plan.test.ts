@@ -328,6 +328,7 @@ describe('the outcome', () => {
       verb: 'read',
       outcome: { kind: 'unknown', message: 'no answer' },
       count: 5,
+      since: now,
       at: now,
     } as const;
     const unanswered = look(running({ infraRetryLimit: 0 }), observed({ host: up, memory: { problem } }));
@@ -342,6 +343,7 @@ describe('the outcome', () => {
         verb: 'resolve',
         outcome: { kind: 'refused', reason, message: '' },
         count: 1,
+        since: now,
         at: now,
       } as const;
       expect(outcome(look(admitted(), observed({ host: up, memory: { problem } })))).toEqual([
