@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import type PQueue from 'p-queue';
 import type WebSocket from 'ws';
 import * as z from 'zod';
+import { InOrder } from '../in-order.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { instancePath, logPath } from '../incus/commands.ts';
 import { IncusError } from '../incus/errors.ts';
@@ -166,11 +167,12 @@ export class LiveLogs {
         sockets.push(socket);
         if (descriptor === '1') {
           socket.on('close', () => end(undefined));
+          const pieces = new InOrder(socket);
           socket.on('message', (chunk: Buffer, isBinary: boolean) => {
             if (!isBinary || signal.aborted) return;
             // A guest may print faster than a disk writes.
-            socket.pause();
-            follower.written = follower.written.then(() => take(chunk)).finally(() => socket.resume());
+            pieces.take(() => take(chunk));
+            follower.written = pieces.taken;
           });
         }
         await once(socket, 'open');

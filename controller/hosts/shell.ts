@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import type WebSocket from 'ws';
 import * as z from 'zod';
+import { InOrder, newestOnly } from '../in-order.ts';
 import type { IncusClient } from '../incus/client.ts';
 import { instancePath } from '../incus/commands.ts';
 import { IncusError } from '../incus/errors.ts';
@@ -23,8 +24,9 @@ export type ShellEnd = { kind: 'exited'; code: number } | { kind: 'broken'; reas
 export interface Shell {
   /** Takes what was typed; resolves when it takes more. */
   send(data: Buffer): Promise<void>;
-  /** Ends standard input. A terminal has no end of input but what is typed. */
+  /** Ends standard input, once. A terminal has no end of input but what is typed. */
   endInput(): void;
+  /** Says a new size. Of many at once, only the newest is passed on. */
   resize(size: { width: number; height: number }): void;
   /** Ends the command, for a reason. Harmless when it has ended. */
   close(why?: string): void;
@@ -125,42 +127,38 @@ export async function openShell(
     })
     .then(end)
     .finally(terminate);
+  /** Resolves when it takes more. What has no reader any more is lost, as on any terminal. */
+  const sendTo = (descriptor: string, data: Buffer | string) =>
+    new Promise<void>((resolve) => {
+      const socket = sockets.get(descriptor);
+      if (socket) socket.send(data, () => resolve());
+      else resolve();
+    });
+  let inputEnded = terminal !== undefined;
   return {
     ended,
     close,
-    send: (data) => {
-      const { promise, resolve } = Promise.withResolvers<undefined>();
-      // What has no reader any more is lost, as on any terminal.
-      sockets.get('0')?.send(data, () => resolve(undefined));
-      return promise;
-    },
+    send: (data) => sendTo('0', data),
     endInput() {
-      if (!terminal) sockets.get('0')?.send('', () => undefined);
+      if (!inputEnded) void sendTo('0', '');
+      inputEnded = true;
     },
-    resize({ width, height }) {
+    resize: newestOnly(async ({ width, height }) => {
       const args = { width: String(width), height: String(height) };
-      const control = JSON.stringify({ command: 'window-resize', args });
-      if (terminal) sockets.get('control')?.send(control, () => undefined);
-    },
+      if (terminal) await sendTo('control', JSON.stringify({ command: 'window-resize', args }));
+    }),
   };
 }
 
 /** Hands on what comes, one piece at a time, until it ends: by an empty text message, or by the connection's end. */
 function takeAll(socket: WebSocket, stream: 'stdout' | 'stderr', onOutput: OnOutput): Promise<void> {
   return new Promise((resolve) => {
-    let taken = Promise.resolve();
-    const over = () => void taken.then(resolve);
+    const pieces = new InOrder(socket);
+    const over = () => void pieces.taken.then(resolve);
     socket.on('message', (chunk: Buffer, isBinary: boolean) => {
-      if (!isBinary) {
-        over();
-        return;
-      }
       // A guest may print faster than a network carries it.
-      socket.pause();
-      taken = taken
-        .then(() => onOutput(stream, chunk))
-        .catch(() => undefined)
-        .finally(() => socket.resume());
+      if (isBinary) pieces.take(() => onOutput(stream, chunk));
+      else over();
     });
     socket.once('close', over);
   });

@@ -17,6 +17,8 @@ export interface WatchEvents {
 
 /** An instance that events keep coming about is read at most so often. */
 const refreshTries = 5;
+/** Events kept while a list is on its way. With more, a new connection begins from a new list. */
+const mostHeld = 100_000;
 /** After how long an instance of which Incus could not tell what it is at is read again, in milliseconds. */
 const untoldPause = 2_000;
 
@@ -57,8 +59,9 @@ export class Watch {
   /** Takes in an event. Those before the first list wait for it. */
   receive(event: IncusEvent): void {
     if (this.#over) return;
-    if (this.#held) this.#held.push(event);
-    else this.#apply(event);
+    if (!this.#held) this.#apply(event);
+    else if (this.#held.length < mostHeld) this.#held.push(event);
+    else this.#giveUp();
   }
 
   /** Lists everything and takes it as the truth. Two lists at once are one. */

@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer, type WebSocket } from 'ws';
 import type { Clock } from '../clock.ts';
+import { InOrder } from '../in-order.ts';
 import type { JobAccess } from './job-access.ts';
 import { PerUser } from './per-user.ts';
 import { Refusal, refuseUpgrade, unavailable } from './refusal.ts';
@@ -183,7 +184,7 @@ export class ShellServer {
       }),
     ];
     let heard = true;
-    let taken = Promise.resolve();
+    const pieces = new InOrder(socket);
     this.#open.add(finish);
     const hear = () => {
       heard = true;
@@ -197,14 +198,10 @@ export class ShellServer {
       switch (message?.kind) {
         case 'input':
           // A guest may read more slowly than somebody pastes.
-          socket.pause();
-          taken = taken
-            .then(() => shell.send(message.data))
-            .catch(() => undefined)
-            .finally(() => socket.resume());
+          pieces.take(() => shell.send(message.data));
           break;
         case 'endOfInput':
-          void taken.then(() => shell.endInput());
+          pieces.take(() => shell.endInput());
           break;
         case 'resize':
           shell.resize(message.size);

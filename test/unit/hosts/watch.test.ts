@@ -72,6 +72,15 @@ describe('the watch over a host', () => {
     expect(inventory.get('one')?.status).toBe('Stopped');
   });
 
+  it('holds only so many events for a list that does not come, and then gives the connection up', () => {
+    const { watch: it, givenUp } = watch();
+    void it.relist();
+    for (let count = 0; count < 100_000; count += 1) it.receive(ended('a'));
+    expect(givenUp()).toBe(false);
+    it.receive(ended('a'));
+    expect(givenUp()).toBe(true);
+  });
+
   it('tells the end of an operation, also to who asks after it was told', async () => {
     const { watch: it, list } = watch();
     list.resolve([]);
