@@ -12,13 +12,15 @@ export interface Clock {
 /** setTimeout takes no more than 2^31-1 ms and fires at once when asked for more. */
 const longestTimer = 2 ** 31 - 1;
 
-/** The machine's own clock. Its timers do not keep the process alive. */
+/**
+ * The machine's own clock. Its timers keep the process alive: there is somebody who waits for each, and it may be all that
+ * the program waits for. Who needs one no longer calls it off.
+ */
 export const systemClock: Clock = {
   // eslint-disable-next-line no-restricted-properties -- the one place that reads it
   now: () => Date.now(),
   after(milliseconds, run) {
     const timer = setTimeout(run, Math.min(Math.max(milliseconds, 0), longestTimer));
-    timer.unref();
     return () => clearTimeout(timer);
   },
 };

@@ -39,6 +39,11 @@ program
     '--artifacts <directory>',
     'save what each job left and its spec.artifacts names, as NAME.tar.gz there',
   )
+  .addOption(
+    new Option('--host-grace-seconds <n>', 'how long a host may be unreachable before its jobs count as lost')
+      .argParser(positive)
+      .default(600),
+  )
   .option('-q, --quiet', 'show no phases')
   .option('-v, --verbose', 'show each Incus command')
   .addHelpText(

@@ -208,7 +208,11 @@ export async function controller(options: ControllerOptions): Promise<number> {
           clock,
           concurrency: options.concurrency,
           controllerId,
-          patience: { ...defaultPatience, hostGrace: options.hostGraceSeconds * 1000 },
+          patience: {
+            ...defaultPatience,
+            hostGrace: options.hostGraceSeconds * 1000,
+            cancelGrace: options.hostGraceSeconds * 1000,
+          },
           namespaceLabels: (one) => cluster.namespaceLabels(one),
           onError(key, err, reconcileID) {
             const job = cluster.job(key);

@@ -15,7 +15,7 @@ import { JobTraces } from './job-traces.ts';
 import { note, out, roomInOutput } from './output.ts';
 import { exitCodeFor, programEnd, type EndCause } from './program-end.ts';
 import { savedArchives } from './saved-archives.ts';
-import { Standalone } from './standalone.ts';
+import { Standalone, type LeftBehind } from './standalone.ts';
 
 export interface RunOptions {
   file: string[];
@@ -24,6 +24,8 @@ export interface RunOptions {
   output: 'text' | 'json';
   /** Directory for the archives of artifacts. */
   artifacts?: string;
+  /** How long a host may be out of reach before its attempts count as lost. */
+  hostGraceSeconds: number;
   quiet?: boolean;
   verbose?: boolean;
 }
@@ -40,7 +42,11 @@ export async function run(options: RunOptions): Promise<number> {
     if (!options.quiet) note(line);
   };
   const finished = new Map<string, CiJobStatus>();
-  const { promise: allGone, resolve: everythingGone } = Promise.withResolvers<undefined>();
+  const { promise: allGone, resolve: everythingGone } = Promise.withResolvers<readonly LeftBehind[]>();
+  const look = () => {
+    const left = finished.size === input.jobs.length ? standalone.leftBehind() : undefined;
+    if (left) everythingGone(left);
+  };
   const keys = input.jobs.map(({ metadata }) => keyOf(metadata));
   const severalJobs = keys.length > 1;
   const write = (bytes: Buffer | string) => void out(bytes);
@@ -73,17 +79,14 @@ export async function run(options: RunOptions): Promise<number> {
     ...(options.artifacts === undefined
       ? {}
       : { artifacts: new Artifacts(savedArchives(options.artifacts, keys, say), systemClock) }),
-    say,
+    say: note,
+    hostGrace: options.hostGraceSeconds * 1000,
+    onHostLost: look,
     onJob(key) {
       const { store } = standalone;
       const job = store.get(key);
       if (job?.status && isFinished(job)) finished.set(key, job.status);
-      if (
-        finished.size === input.jobs.length &&
-        store.all().every((one) => !one.metadata.finalizers?.length)
-      ) {
-        everythingGone(undefined);
-      }
+      look();
     },
     observer: {
       status(change) {
@@ -121,9 +124,11 @@ export async function run(options: RunOptions): Promise<number> {
       say(
         `${whyCancelled(cause)}: cancelling; press Ctrl-C to leave at once (the instance then stays behind)`,
       );
-      for (const key of keys) store.cancel(key);
+      for (const key of keys) standalone.cancel(key);
     });
-    await allGone;
+    for (const { instance, host } of await allGone) {
+      note(`instance ${instance} may be left on host ${host}, which is out of reach`);
+    }
     if (severalJobs && options.output === 'text') failedEnds(finished).forEach(say);
     if (options.output === 'json') {
       const jobs = keys.map((key) => store.get(key));

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import type { CiJob } from '../api/cijob.ts';
 import { systemClock } from '../clock.ts';
 import type { Artifacts } from '../hosts/artifacts.ts';
 import type { LiveLogs } from '../hosts/live-logs.ts';
@@ -6,7 +7,9 @@ import { HostPool } from '../hosts/pool.ts';
 import { Engine } from '../reconcile/engine.ts';
 import { defaultPatience } from '../reconcile/observed.ts';
 import type { Observer } from '../reconcile/ports.ts';
+import { isFinished } from '../reconcile/step.ts';
 import { MemoryStore } from '../standalone/memory-store.ts';
+import { LostHosts } from './lost-hosts.ts';
 import { UsageError, type Input } from './input.ts';
 
 export interface StandaloneOptions {
@@ -21,6 +24,19 @@ export interface StandaloneOptions {
   onJob: (key: string) => void;
   /** Takes a line for people about something that is not a job's own: a host, a failed look. */
   say: (line: string) => void;
+  /** How long a host may be out of reach before its attempts count as lost, in milliseconds. Default: ten minutes. */
+  hostGrace?: number | undefined;
+  /** A host has been out of reach for so long. */
+  onHostLost?: () => void;
+}
+
+/** How long a host that is out of reach is waited for once a job on it was cancelled, in milliseconds. */
+const cancelGrace = 20_000;
+
+/** An instance that may still be there. */
+export interface LeftBehind {
+  instance: string;
+  host: string;
 }
 
 /** No host could be connected. Its message says why of each. */
@@ -33,6 +49,7 @@ export class Standalone {
   readonly store: MemoryStore;
   readonly pool: HostPool;
   readonly engine: Engine;
+  readonly #lost: LostHosts;
   readonly #options: StandaloneOptions;
   /** Called whenever a host has come or gone. */
   #hostChanged: (host: string) => void = () => undefined;
@@ -66,13 +83,25 @@ export class Standalone {
         request: () => undefined,
       },
     });
+    const hostGrace = options.hostGrace ?? defaultPatience.hostGrace;
+    this.#lost = new LostHosts({
+      hosts: this.pool,
+      clock: systemClock,
+      grace: hostGrace,
+      say,
+      onLost: () => {
+        for (const key of this.pool.waitingKeys()) this.engine.wake(key);
+        options.onHostLost?.();
+      },
+    });
     this.engine = new Engine({
       store: this.store,
       hosts: this.pool,
       clock: systemClock,
       concurrency: 8,
       controllerId: this.pool.controllerId,
-      patience: defaultPatience,
+      patience: { ...defaultPatience, hostGrace, cancelGrace: Math.min(cancelGrace, hostGrace) },
+      hostless: () => this.#lost.all,
       namespaceLabels: () => ({}),
       onError: (key, error) => say(`${key}: ${error instanceof Error ? error.message : String(error)}`),
       observer,
@@ -85,7 +114,7 @@ export class Standalone {
    * @throws UsageError when a private key is not given, NoHostConnected when no host can be connected.
    */
   async connect(): Promise<void> {
-    const { input, say } = this.#options;
+    const { input } = this.#options;
     for (const { spec } of input.hosts) {
       if (spec.connection.ssh) await this.#readKey(spec.connection.ssh.privateKeySecretRef);
     }
@@ -101,16 +130,43 @@ export class Standalone {
       .all()
       .flatMap(({ name, state }) => (state.kind === 'down' ? `host ${name}: ${state.message}` : []));
     if (failures.length === input.hosts.length) throw new NoHostConnected(failures.join('\n'));
-    failures.forEach(say);
-    this.#hostChanged = (host) => {
-      const state = this.pool.state(host);
-      if (state?.kind === 'down') say(`host ${host}: ${state.message}`);
-    };
+    this.#hostChanged = (host) => this.#lost.changed(host);
+    for (const { name } of this.pool.all()) this.#lost.changed(name);
+  }
+
+  /** Ends a job, and waits less than usual for a host that is out of reach. */
+  cancel(key: string): void {
+    this.#lost.hurry(cancelGrace);
+    this.store.cancel(key);
+  }
+
+  /**
+   * Instances of finished jobs that cannot be taken away, because their hosts are lost. Undefined while something is left
+   * that can be.
+   */
+  leftBehind(): LeftBehind[] | undefined {
+    const unclean = this.store.all().filter(({ metadata }) => metadata.finalizers?.length);
+    const left = unclean.map((job) => this.#leftBy(job));
+    return left.includes(undefined) ? undefined : left.flatMap((of) => of ?? []);
+  }
+
+  #leftBy(job: CiJob): LeftBehind[] | undefined {
+    const { host = '', instance, attempts = [] } = job.status ?? {};
+    const all = [
+      { host, instance: instance?.name ?? '' },
+      ...attempts.map(({ host = '', instance = '' }) => ({ host, instance })),
+    ];
+    const unseen = all.filter((one) => one.instance !== '' && this.pool.state(one.host)?.kind !== 'up');
+    const within = this.pool.instancesOf(job.metadata.uid).length === 0;
+    return isFinished(job) && within && unseen.length > 0 && unseen.every((one) => this.#lost.has(one.host))
+      ? unseen
+      : undefined;
   }
 
   /** Stops looking at jobs and disconnects. */
   async close(): Promise<void> {
     this.#hostChanged = () => undefined;
+    this.#lost.close();
     await this.engine.stop();
     await this.pool.close();
   }

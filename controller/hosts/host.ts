@@ -215,9 +215,13 @@ export class Host {
   /** One session, from connecting to its end. Returns why it ended. */
   async #connected(onUp: () => void): Promise<string> {
     const { clock, events, readKey } = this.#options;
-    const link: Link = await openLink(this.#spec.connection, readKey);
+    const { signal } = this.#stop;
+    const link: Link = await openLink(this.#spec.connection, readKey, signal);
+    const giveUp = () => link.close();
     let session: Session;
     try {
+      // Whoever disconnects does not wait for the answers of a host that may never give them.
+      signal.addEventListener('abort', giveUp);
       session = await Session.open(
         link,
         this.#spec.project,
@@ -241,6 +245,8 @@ export class Host {
     } catch (error) {
       link.close();
       throw error;
+    } finally {
+      signal.removeEventListener('abort', giveUp);
     }
     if (this.#stop.signal.aborted) {
       session.close();

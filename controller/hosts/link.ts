@@ -32,14 +32,23 @@ export interface Link {
 /** Reads the private key that an IncusHost names. */
 export type ReadKey = (reference: { name: string; key: string }) => Promise<string>;
 
-/** Opens the link that an IncusHost describes. Rejects with an {@link SshError}. */
-export async function openLink(connection: IncusHostSpec['connection'], readKey: ReadKey): Promise<Link> {
+/**
+ * Opens the link that an IncusHost describes. Rejects with an {@link SshError}.
+ *
+ * @param signal gives up connecting.
+ */
+export async function openLink(
+  connection: IncusHostSpec['connection'],
+  readKey: ReadKey,
+  signal?: AbortSignal,
+): Promise<Link> {
   const { ssh, local } = connection;
   if (local) return localLink(local.socketPath);
   if (!ssh) throw new SshError('Unreachable', 'the IncusHost names no connection');
   const opened = await SshConnection.open({
     ...ssh,
     privateKey: () => readKey(ssh.privateKeySecretRef),
+    signal,
   });
   const viaSocket = ssh.via === 'Socket';
   return {

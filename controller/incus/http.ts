@@ -213,6 +213,7 @@ class StreamAgent extends Agent {
   }
 
   override keepSocketAlive(stream: Duplex): boolean {
+    // Nobody waits for an idle stream: it need not keep the process alive.
     this.#idle.set(stream, setTimeout(() => stream.destroy(), longestIdle).unref());
     return true;
   }

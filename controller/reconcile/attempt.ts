@@ -48,11 +48,12 @@ function outOfSight(
   job: CiJob,
   host: Extract<HostView, { kind: 'down' }>,
   now: number,
-  { hostBlip, hostGrace }: Patience,
+  { hostBlip, hostGrace, cancelGrace }: Patience,
 ): Step {
-  const lostAt = host.since + hostGrace;
+  const grace = calledOff(job) ? cancelGrace : hostGrace;
+  const lostAt = host.since + grace;
   // Connections are cut and made anew, and controllers start, without a word about it in every job.
-  const toldAt = host.since + Math.min(hostBlip, hostGrace);
+  const toldAt = host.since + Math.min(hostBlip, grace);
   if (now < toldAt) return { wakeAt: toldAt };
   if (now < lostAt) {
     const message = `host ${job.status?.host ?? ''} is unreachable, and the job's state unknown: ${host.message}`;

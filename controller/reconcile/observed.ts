@@ -89,6 +89,8 @@ export interface Observed {
   unseen: readonly string[];
   /** undefined: not asked. */
   admission: Admission | undefined;
+  /** No host is in reach, nor will one be. A cluster may always get another one. */
+  hostless: boolean;
   memory: Memory;
 }
 
@@ -98,6 +100,8 @@ export interface Patience {
   hostBlip: number;
   /** A host may be out of reach for this long before its attempts count as lost. */
   hostGrace: number;
+  /** The same for a job that was called off, which nobody wants to wait for. */
+  cancelGrace: number;
   /** What the host allows the runner beyond the command's own limit. */
   deadlineSlack: number;
   /** First pause before a new attempt; it doubles with every further one. */
@@ -108,6 +112,7 @@ export interface Patience {
 export const defaultPatience: Patience = {
   hostBlip: 10_000,
   hostGrace: 10 * 60_000,
+  cancelGrace: 10 * 60_000,
   deadlineSlack: 30_000,
   retryBase: 5_000,
   retryMax: 5 * 60_000,

@@ -2,7 +2,7 @@ import type { CiJob } from '../api/cijob.ts';
 import { findCondition } from '../api/conditions.ts';
 import type { Admission, Observed, Patience } from './observed.ts';
 import { no, type Step } from './step.ts';
-import { config } from './verdict.ts';
+import { config, infrastructure, type Verdict } from './verdict.ts';
 
 /**
  * The least time for which the status of a job that is soon to have its turn shows one place in the queue, and the words
@@ -33,6 +33,7 @@ export function planQueue(job: CiJob, observed: Observed, now: number, patience:
   if (!admission) return { phase: 'Pending', needsSlot: true };
   if (admission.kind === 'admitted') return { phase: 'Provisioning', admittedTo: admission.host };
   if (admission.kind === 'refused') return { verdict: config(admission.reason, admission.message) };
+  if (observed.hostless) return { verdict: withoutHost(job, admission) };
   const queuedAt = job.status?.queuedAt === undefined ? now : Date.parse(job.status.queuedAt);
   const timeout = job.spec.queueTimeoutSeconds;
   // A later attempt is not the queue's fault, and the job has begun.
@@ -72,6 +73,12 @@ function shown(
 /** How long a place in the queue is left as it was written. A slot that is given to the job wakes it at once. */
 function intervalAt(place: number): number {
   return Math.min(longestInterval, placeInterval * Math.max(1, place / soon));
+}
+
+/** Nothing will ever run the job. What its last attempt was lost to says more than that it waits. */
+function withoutHost({ status }: CiJob, { message }: { message: string }): Verdict {
+  const { reason, message: why } = status?.attempts?.at(-1) ?? { reason: 'HostUnreachable', message };
+  return { ...infrastructure(reason, why), final: true };
 }
 
 /** When the next attempt may begin, after those that infrastructure failures ended. */

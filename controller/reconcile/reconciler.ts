@@ -33,6 +33,8 @@ export interface ReconcilerOptions {
   observer: Observer;
   /** Labels of a namespace, for the hosts' allowedNamespaces. */
   namespaceLabels: (namespace: string) => Readonly<Record<string, string>>;
+  /** Whether no host is in reach, nor will be, so that no job need wait for one. Left out: one may always come. */
+  hostless?: () => boolean;
   /** Has a job looked at again, because a command has come back. */
   wake: (key: string) => void;
 }
@@ -192,6 +194,7 @@ export class Reconciler {
       strays: all.filter((one) => isStray(job, one)),
       unseen: [...new Set(earlier)].filter((other) => hosts.get(other)?.state.kind !== 'up'),
       admission,
+      hostless: this.#options.hostless?.() ?? false,
       memory,
     };
   }

@@ -103,7 +103,7 @@ function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed
     draft.condition('InstanceDeleted', yes('InstanceGone', 'the instance is gone'));
   }
   const attempts = draft.status.attempts ?? [];
-  if (!verdict.passed && verdict.class === 'Infrastructure' && !calledOff(job)) {
+  if (!verdict.passed && verdict.class === 'Infrastructure' && !verdict.final && !calledOff(job)) {
     if (attempts.length < job.spec.infraRetryLimit) {
       startOver(draft, verdict, time);
       return;

@@ -15,6 +15,8 @@ export type Verdict =
       message: string;
       exitCode?: number | undefined;
       log?: LogSummary | undefined;
+      /** Another attempt would come to nothing. */
+      final?: true;
     };
 
 export interface LogSummary {
@@ -96,7 +98,11 @@ export function verdictOf(job: CiJob, { result, log: logFile }: Collected): Verd
 }
 
 /** An infrastructure failure of an attempt. */
-export function infrastructure(reason: string, message: string, collected?: Collected): Verdict {
+export function infrastructure(
+  reason: string,
+  message: string,
+  collected?: Collected,
+): Extract<Verdict, { passed: false }> {
   return {
     passed: false,
     class: 'Infrastructure',

@@ -13,6 +13,8 @@ export interface SshOptions {
   hostKeys: readonly string[];
   /** Reads the private key (OpenSSH or PEM). Asked anew for each connection, so that a rotated key is taken up. */
   privateKey: () => Promise<string>;
+  /** Gives up connecting. */
+  signal?: AbortSignal | undefined;
 }
 
 const stderrKept = 1024;
@@ -74,7 +76,10 @@ export class SshConnection {
     const socket = connect({ host: options.address, port: options.port, noDelay: true });
     socket.setMaxListeners(0);
     watch(socket);
+    const giveUp = () => socket.destroy();
+    options.signal?.addEventListener('abort', giveUp);
     try {
+      options.signal?.throwIfAborted();
       client.connect({
         sock: socket,
         username: options.user,
@@ -99,6 +104,8 @@ export class SshConnection {
     } catch (error) {
       socket.destroy();
       throw error;
+    } finally {
+      options.signal?.removeEventListener('abort', giveUp);
     }
     return new SshConnection(client, closed);
   }
@@ -230,6 +237,7 @@ function watch(socket: Socket): void {
     if (silent < pingsUnheard) return;
     socket.destroy(new Error(`nothing was received for ${(pingInterval * pingsUnheard) / 1000} s`));
   }, pingInterval);
+  // The socket itself keeps the process alive for as long as it is open.
   timer.unref();
   socket.once('close', () => clearInterval(timer));
 }

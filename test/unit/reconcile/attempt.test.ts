@@ -103,6 +103,13 @@ describe('a host out of sight', () => {
     expect(step.verdict).toMatchObject({ reason: 'HostLost' });
   });
 
+  it('is not waited for as long once the job was called off', () => {
+    const patience = { ...defaultPatience, cancelGrace: 2_000 };
+    const step = planAttempt(running({ cancel: true }), seen({ host: down(2) }), now, patience);
+    expect(step.verdict).toMatchObject({ class: 'Cancelled' });
+    expect(planAttempt(running(), seen({ host: down(2) }), now, patience).verdict).toBeUndefined();
+  });
+
   it('does not make a job that was called off an infrastructure failure', () => {
     const lost = seen({ host: down(600) });
     expect(next(running({ cancel: true }), lost)).toMatchObject({

@@ -71,6 +71,7 @@ function planned(now: number, memory: Partial<Memory>, runner: 'none' | 'running
     strays: [],
     unseen: [],
     admission: undefined,
+    hostless: false,
     underWay: false,
     memory: { ...blankMemory(1), ...memory },
   };

@@ -54,6 +54,7 @@ export function seen(part: Partial<Omit<Observed, 'memory'>> & { memory?: Partia
     strays: [],
     unseen: [],
     admission: undefined,
+    hostless: false,
     ...part,
     memory: { ...blankMemory(1), ...part.memory },
   };

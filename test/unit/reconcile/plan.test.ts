@@ -43,6 +43,7 @@ function observed(part: Partial<Omit<Observed, 'memory'>> & { memory?: Partial<M
     strays: [],
     unseen: [],
     admission: undefined,
+    hostless: false,
     ...part,
     memory: { ...blankMemory(1), ...part.memory },
   };
@@ -149,6 +150,26 @@ describe('a job without a slot', () => {
       'Config',
       'InstanceTypeUnsupported',
     ]);
+  });
+
+  it('fails for good, with what its last attempt was lost to, where no host will ever be in reach', () => {
+    const admission = {
+      kind: 'waiting',
+      reason: 'HostUnreachable',
+      message: 'h',
+      position: 1,
+      length: 1,
+    } as const;
+    const before = { attempt: 1, reason: 'HostLost', message: 'no route', finishedAt: time(-60) };
+    const status = { phase: 'Pending', attempt: 2, attempts: [before] } as const;
+    const retried = job({ infraRetryLimit: 3 }, { ...status, attempts: [before] });
+    expect(outcome(look(retried, observed({ admission, hostless: true })))).toEqual([
+      'Failed',
+      'Infrastructure',
+      'HostLost',
+    ]);
+    expect(outcome(look(job(), observed({ admission, hostless: true })))[2]).toBe('HostUnreachable');
+    expect(look(retried, observed({ admission })).status.phase).toBe('Pending');
   });
 
   it('fails when its time in the queue is over', () => {
