@@ -14,3 +14,18 @@ export function printable(text: string): string {
 export function printableLine(text: string): string {
   return printable(text.replaceAll(/[\t\r\n]+/g, ' '));
 }
+
+/**
+ * JSON of the same value, of which nothing steers a terminal: as JSON may write any character of a string, what
+ * {@link printable} takes away is written as `\uXXXX`.
+ *
+ * @param indent spaces for each level; one line when left out.
+ */
+export function printableJson(value: unknown, indent?: number): string {
+  return escapedJson(JSON.stringify(value, null, indent));
+}
+
+/** The same for JSON that is written already, such as a line of a log. */
+export function escapedJson(json: string): string {
+  return json.replaceAll(steering, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}

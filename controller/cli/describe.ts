@@ -4,7 +4,7 @@ import type { CiJobStatus } from '../api/cijob-status.ts';
 import { instanceCleanupFinalizer } from '../api/meta.ts';
 import { cijobs, incushosts } from '../kube/resources.ts';
 import { heldUntil } from '../reconcile/clean-up.ts';
-import { printable, printableLine } from '../printable.ts';
+import { printable, printableJson, printableLine } from '../printable.ts';
 import { duration } from '../reconcile/status.ts';
 import { getJob, getRaw, withCluster, type ClusterFlags } from './cluster.ts';
 import { out } from './output.ts';
@@ -20,7 +20,7 @@ export async function describe(name: string, options: DescribeOptions): Promise<
     const { client, namespace } = cluster;
     if (options.output === 'json') {
       const raw = await getRaw(client, cijobs, { namespace, name });
-      await out(`${JSON.stringify(raw, null, 2)}\n`);
+      await out(`${printableJson(raw, 2)}\n`);
       return 0;
     }
     const job = await getJob(cluster, name);

@@ -5,7 +5,7 @@ import { ApiError } from '../kube/api-error.ts';
 import { Reflector } from '../kube/reflector.ts';
 import { cijobs } from '../kube/resources.ts';
 import { keyOf } from '../reconcile/names.ts';
-import { printable } from '../printable.ts';
+import { printable, printableJson } from '../printable.ts';
 import { duration } from '../reconcile/status.ts';
 import { getRaw, listAll, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
 import { note, out } from './output.ts';
@@ -32,7 +32,7 @@ export async function get(name: string | undefined, options: GetOptions): Promis
     if (options.output === 'json') {
       const whole =
         name === undefined ? { apiVersion: 'v1', kind: 'List', metadata: {}, items: found } : found[0];
-      await print(JSON.stringify(whole, null, 2));
+      await print(printableJson(whole, 2));
       return 0;
     }
     const jobs = found.flatMap((one) => cijobs.schema.safeParse(one).data ?? []);
@@ -128,7 +128,7 @@ async function watch(cluster: Cluster, name: string | undefined, options: GetOpt
     },
   });
   const tell = (job: CiJob) => {
-    if (options.output === 'json') void print(JSON.stringify(job));
+    if (options.output === 'json') void print(printableJson(job));
     else void print(linesOf([job], options, Date.now()).at(-1) ?? '');
   };
   const { promise: interrupted, resolve: interrupt } = Promise.withResolvers<undefined>();

@@ -1,6 +1,7 @@
 import { findCondition } from '../api/conditions.ts';
 import type { IncusHost } from '../api/incushost.ts';
 import { incushosts } from '../kube/resources.ts';
+import { printableJson } from '../printable.ts';
 import { listAll, withCluster, type ClusterFlags } from './cluster.ts';
 import { note, out } from './output.ts';
 import { age, table } from './table.ts';
@@ -15,7 +16,7 @@ export async function hosts(options: HostsOptions): Promise<number> {
     const items = await listAll(client, incushosts, {});
     if (options.output === 'json') {
       const whole = { apiVersion: 'v1', kind: 'List', metadata: {}, items };
-      await out(`${JSON.stringify(whole, null, 2)}\n`);
+      await out(`${printableJson(whole, 2)}\n`);
       return 0;
     }
     const all = items.flatMap((one) => incushosts.schema.safeParse(one).data ?? []);

@@ -9,7 +9,7 @@ import type { HostState } from '../hosts/host.ts';
 import { offerOf } from '../hosts/candidate.ts';
 import { commandLines, type Command, type Verb } from '../incus/commands.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
-import { printable } from '../printable.ts';
+import { printable, printableJson } from '../printable.ts';
 import { definitionOf, launchCommand, resolveCommand, slotRequestOf } from '../reconcile/desired.ts';
 import type { Resolved } from '../reconcile/desired.ts';
 import { instanceName, keyOf, specHash } from '../reconcile/names.ts';
@@ -186,7 +186,7 @@ function jobOf({ metadata, spec }: JobManifest): CiJob {
 }
 
 async function show(plans: readonly JobPlan[], { output }: PlanOptions): Promise<number> {
-  const text = output === 'json' ? `${JSON.stringify(plans, null, 2)}\n` : plans.map(asText).join('\n');
+  const text = output === 'json' ? `${printableJson(plans, 2)}\n` : plans.map(asText).join('\n');
   // A script keeps every byte; a terminal must not be steered by it.
   await out(process.stdout.isTTY ? printable(text) : text);
   const reasons = plans.flatMap(({ refused }) => refused?.reason ?? []);

@@ -3,6 +3,7 @@ import { systemClock } from '../clock.ts';
 import { Artifacts } from '../hosts/artifacts.ts';
 import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';
+import { printableJson } from '../printable.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { artifactLines, exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
@@ -132,7 +133,7 @@ export async function run(options: RunOptions): Promise<number> {
     if (severalJobs && options.output === 'text') failedEnds(finished).forEach(say);
     if (options.output === 'json') {
       const jobs = keys.map((key) => store.get(key));
-      await out(`${JSON.stringify(jobs, null, 2)}\n`);
+      await out(`${printableJson(jobs, 2)}\n`);
     }
     if (asked?.cause.kind === 'output') return exitCodeFor(asked.cause);
     const codes = keys.map((key) => exitCodeOf(finished.get(key) ?? {}));

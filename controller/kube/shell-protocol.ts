@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { printableJson } from '../printable.ts';
 
 /**
  * What goes over a shell's WebSocket: the protocol of `pods/exec`, whose messages are binary and begin with the number
@@ -81,7 +82,7 @@ export function endMessage(end: ShellEnd): Buffer {
       ? exited(end.code)
       : { status: 'Failure', reason: end.reason, message: end.message.slice(0, 4096) };
   const whole = { kind: 'Status', apiVersion: 'v1', metadata: {}, ...status };
-  return framed(channels.error, Buffer.from(JSON.stringify(whole)));
+  return framed(channels.error, Buffer.from(printableJson(whole)));
 }
 
 /** Reads what {@link endMessage} wrote, without its channel. */

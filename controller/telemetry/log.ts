@@ -1,6 +1,6 @@
 import { pino, type DestinationStream, type Logger as PinoLogger } from 'pino';
 import type { Clock } from '../clock.ts';
-import { printableLine } from '../printable.ts';
+import { escapedJson, printableLine } from '../printable.ts';
 
 /** Log levels, from most to least. */
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -53,7 +53,7 @@ export function createLogger(options: LogOptions): Logger {
       formatters: { level: (label) => ({ level: label }) },
       redact: { paths: redacted, censor: '[redacted]' },
     },
-    format === 'json' ? destination : { write: (line) => destination.write(humanLine(line)) },
+    { write: (line) => destination.write(format === 'json' ? escapedJson(line) : humanLine(line)) },
   );
 }
 

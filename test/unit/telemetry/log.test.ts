@@ -24,6 +24,13 @@ describe('the log', () => {
     ]);
   });
 
+  it('is JSON that steers no terminal, whatever somebody else chose', () => {
+    const { lines, log } = bench();
+    log.info({ name: 'a\u009b2Jb\u202ec' }, 'd\u009be');
+    expect(lines[0]).not.toMatch(/[\u007f-\u009f\u202a-\u202e]/);
+    expect(JSON.parse(lines[0] ?? '')).toMatchObject({ name: 'a\u009b2Jb\u202ec', msg: 'd\u009be' });
+  });
+
   it('leaves out what is below its level', () => {
     const { lines, log } = bench('warn');
     log.info('no');
