@@ -40,3 +40,16 @@ export function sleep(clock: Clock, milliseconds: number, signal?: AbortSignal):
     signal?.addEventListener('abort', abandon, { once: true });
   });
 }
+
+/** Calls `run` every `milliseconds`, until the function that it returns is called. */
+export function every(clock: Clock, milliseconds: number, run: () => void): () => void {
+  let cancel: () => void = () => undefined;
+  const again = () => {
+    cancel = clock.after(milliseconds, () => {
+      again();
+      run();
+    });
+  };
+  again();
+  return () => cancel();
+}

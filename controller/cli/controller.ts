@@ -280,7 +280,6 @@ export async function controller(options: ControllerOptions): Promise<number> {
         controllerId,
         onOpened: (job, happening) =>
           recorder.record({ apiVersion, kind: 'CiJob', ...job.metadata }, happening),
-        log,
       }),
     );
     log.info({ jobs: cluster.jobs().length, hosts: pool.all().length }, 'reconciling');

@@ -5,10 +5,12 @@ import { Artifacts } from '../hosts/artifacts.ts';
 import { LiveLogs, type LogSource } from '../hosts/live-logs.ts';
 import { AccessReview } from '../kube/access-review.ts';
 import type { KubeClient } from '../kube/client.ts';
-import { serveLogs, type LogServer, type ServedLogs } from '../kube/log-server.ts';
+import type { ServedLogs } from '../kube/log-answer.ts';
+import { serveLogs, type LogServer } from '../kube/log-server.ts';
 import type { ServedShells } from '../kube/shell-server.ts';
 import { LogStore } from '../logs/log-store.ts';
 import { isFinished } from '../reconcile/step.ts';
+import { auditLog } from '../telemetry/audit.ts';
 import { parseAddress } from '../telemetry/http.ts';
 import type { Logger } from '../telemetry/log.ts';
 import { UsageError } from './input.ts';
@@ -97,6 +99,7 @@ export class LogService {
             review: new AccessReview(client, clock),
             logs: () => led.logs,
             shells: () => led.shells,
+            trail: auditLog(clock),
             onError: (what, err) => log.warn({ err }, what),
           });
     if (server) log.info({ logPort: server.port }, 'serving logs and shells');

@@ -59,6 +59,9 @@ function explained(
   if (code === 404 && details?.kind === 'services') {
     return `${message}: the controller serves logs and shells where it is installed with them, in the namespace of --controller-namespace (or --server)`;
   }
+  if (code === 503 && message.includes('error trying to reach service')) {
+    return `${message}: the API server does not reach the controller's server; where the network enforces policies, the NetworkPolicy cijob-logs in the namespace "${namespace}" must name the API server's addresses`;
+  }
   return message;
 }
 

@@ -6,9 +6,8 @@ import { IncusError } from '../incus/errors.ts';
 import type { Inventory } from '../incus/inventory.ts';
 import type { Happening } from '../kube/event-recorder.ts';
 import { Refusal, unavailable } from '../kube/refusal.ts';
-import type { ServedShells, ShellTarget } from '../kube/shell-server.ts';
+import type { ServedShells } from '../kube/shell-server.ts';
 import { isFinished } from '../reconcile/step.ts';
-import type { Logger } from '../telemetry/log.ts';
 
 /** A host, as far as a shell needs one. */
 export type ShellHost = Pick<Host, 'name' | 'state' | 'spec' | 'isChanging' | 'openShell'> & {
@@ -22,11 +21,10 @@ export interface ShellServiceOptions {
   controllerId: string;
   /** Hears of what is worth an Event of the CiJob. */
   onOpened: (job: CiJob, happening: Happening) => void;
-  log: Logger;
 }
 
 /** Shells in the guests of this installation's jobs. What is typed in them is nobody's business here. */
-export function servedShells({ job, host, controllerId, onOpened, log }: ShellServiceOptions): ServedShells {
+export function servedShells({ job, host, controllerId, onOpened }: ShellServiceOptions): ServedShells {
   const keyOf = ({ namespace, name }: { namespace: string; name: string }) => `${namespace}/${name}`;
 
   /** Why there is no shell in the instance of a job; undefined when there can be one. */
@@ -93,15 +91,10 @@ export function servedShells({ job, host, controllerId, onOpened, log }: ShellSe
       const of = job(keyOf(target));
       const { instance } = target;
       const note = `${username} opened a shell in instance ${instance} as ${root ? 'root' : "the job's user"}`;
-      if (of) onOpened(of, { type: 'Normal', reason: 'ShellOpened', action: 'OpenShell', note });
-      log.info({ ...about(target, username), root }, 'shell opened');
+      if (!of) return;
+      onOpened(of, { type: 'Normal', reason: 'ShellOpened', action: 'OpenShell', note, isAccess: true });
     },
-    closed: (target, username, why) => log.info({ ...about(target, username), why }, 'shell closed'),
   };
-
-  function about(target: ShellTarget, user: string) {
-    return { job: keyOf(target), host: target.host, instance: target.instance, user };
-  }
 }
 
 function conflict({ metadata, status }: CiJob, why: string): Refusal {

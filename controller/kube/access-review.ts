@@ -50,6 +50,16 @@ export interface ResourceAttributes {
 export const believedFor = 5_000;
 /** Answers kept at once. */
 const maxKept = 1024;
+/** Tokens that were somebody's within so many milliseconds are asked about at once, before those never heard of. */
+const knownFor = 10 * 60_000;
+const maxKnown = 4096;
+/** How long an API server may think, in milliseconds, before the one who asks us is sent away for the moment. */
+const patience = { timeoutMs: 5_000 };
+
+/** Does work at once, or when its turn has come. */
+export type InTurn = <T>(work: () => Promise<T>) => Promise<T>;
+
+const atOnce: InTurn = (work) => work();
 
 /**
  * Asks the cluster who somebody is and what they may do, so that its RBAC decides. Both throw an ApiError
@@ -59,9 +69,13 @@ export class AccessReview {
   readonly #client: KubeClient;
   readonly #users: Kept<UserInfo | undefined>;
   readonly #decisions: Kept<boolean>;
+  /** By the hash of a token: until when it counts as known. */
+  readonly #known = new Map<string, number>();
+  readonly #clock: Clock;
 
   constructor(client: KubeClient, clock: Clock) {
     this.#client = client;
+    this.#clock = clock;
     this.#users = new Kept(clock);
     this.#decisions = new Kept(clock);
   }
@@ -69,31 +83,50 @@ export class AccessReview {
   /**
    * Whose token it is; undefined when it is nobody's.
    *
-   * @param asking called when no answer is known and the cluster is about to be asked; what it throws is the answer.
+   * @param inTurn when the cluster is asked about a token that was not known lately. It may throw, which is the answer.
    */
-  userOf(token: string, asking: () => void = () => undefined): Promise<UserInfo | undefined> {
+  userOf(token: string, inTurn: InTurn = atOnce): Promise<UserInfo | undefined> {
     // Only its hash is kept: a dump of our memory should hold no more tokens than it must.
-    return this.#users.get(createHash('sha256').update(token).digest('base64'), async () => {
-      asking();
-      const { status } = await this.#client.create(tokenReviews, undefined, {
-        apiVersion: 'authentication.k8s.io/v1',
-        kind: 'TokenReview',
-        spec: { token },
-      });
-      return status.authenticated ? status.user : undefined;
+    const hash = createHash('sha256').update(token).digest('base64');
+    return this.#users.get(hash, async () => {
+      const isKnown = this.#clock.now() < (this.#known.get(hash) ?? 0);
+      const user = await (isKnown ? atOnce : inTurn)(() => this.#review(token));
+      this.#remember(hash, user !== undefined);
+      return user;
     });
   }
 
-  isAllowed(user: UserInfo, resourceAttributes: ResourceAttributes): Promise<boolean> {
-    return this.#decisions.get(JSON.stringify([user, resourceAttributes]), async () => {
-      const { username, uid, groups, extra } = user;
-      const { status } = await this.#client.create(subjectAccessReviews, undefined, {
-        apiVersion: 'authorization.k8s.io/v1',
-        kind: 'SubjectAccessReview',
-        spec: { user: username, uid, groups, extra, resourceAttributes },
-      });
-      return status.allowed;
-    });
+  async #review(token: string): Promise<UserInfo | undefined> {
+    const review = { apiVersion: 'authentication.k8s.io/v1', kind: 'TokenReview', spec: { token } };
+    const { status } = await this.#client.create(tokenReviews, undefined, review, patience);
+    return status.authenticated ? status.user : undefined;
+  }
+
+  #remember(hash: string, isSomebodys: boolean): void {
+    this.#known.delete(hash);
+    if (isSomebodys) this.#known.set(hash, this.#clock.now() + knownFor);
+    const [oldest] = this.#known.keys();
+    if (this.#known.size > maxKnown && oldest !== undefined) this.#known.delete(oldest);
+  }
+
+  /** @param inTurn when the cluster is asked, if no answer is known. */
+  isAllowed(
+    user: UserInfo,
+    resourceAttributes: ResourceAttributes,
+    inTurn: InTurn = atOnce,
+  ): Promise<boolean> {
+    return this.#decisions.get(JSON.stringify([user, resourceAttributes]), () =>
+      inTurn(async () => {
+        const { username, uid, groups, extra } = user;
+        const review = {
+          apiVersion: 'authorization.k8s.io/v1',
+          kind: 'SubjectAccessReview',
+          spec: { user: username, uid, groups, extra, resourceAttributes },
+        };
+        const { status } = await this.#client.create(subjectAccessReviews, undefined, review, patience);
+        return status.allowed;
+      }),
+    );
   }
 }
 

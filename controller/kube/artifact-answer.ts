@@ -1,11 +1,9 @@
-import type { ServerResponse } from 'node:http';
 import type { CiJob } from '../api/cijob.ts';
 import { group } from '../api/meta.ts';
-import type { Clock } from '../clock.ts';
 import { fileNameOf } from '../file-names.ts';
+import { pieceBytes, type Delivery } from './delivery.ts';
 import type { LogRequest } from './log-request.ts';
 import { Refusal } from './refusal.ts';
-import { drained, pieceBytes } from './slow-reader.ts';
 
 /** Names the archive of one attempt. */
 interface ArchiveName {
@@ -28,16 +26,18 @@ export interface ServedArtifacts {
  * Sends the archive of a job's artifacts from the offset on.
  *
  * @param isLive whether an attempt may still leave artifacts.
- * @throws Refusal when there is none.
+ * @param onChosen called with the archive's name before anything is sent.
+ * @returns whether the reader took it to its end.
+ * @throws Refusal when there is none, or the reader may not read it any more.
  */
 export async function sendArtifacts(
   archives: ServedArtifacts,
   job: CiJob,
   wanted: LogRequest,
   isLive: (attempt: number) => boolean,
-  response: ServerResponse,
-  clock: Clock,
-): Promise<void> {
+  delivery: Delivery,
+  onChosen: (archive: ArchiveName) => void,
+): Promise<boolean> {
   const archive = choose(archives, job, wanted, isLive);
   const size = archives.size(archive) ?? 0;
   let { offset } = wanted;
@@ -48,25 +48,21 @@ export async function sendArtifacts(
       `the archive has ${size} bytes, fewer than ${offset}`,
     );
   }
-  const closed = new Promise((resolve) => response.once('close', resolve));
-  response.writeHead(200, {
+  onChosen(archive);
+  delivery.begin({
     'Content-Type': 'application/gzip',
     'Content-Length': size - offset,
     'Content-Disposition': `attachment; filename="${fileNameOf(wanted.name, '.tar.gz')}"`,
-    'Cache-Control': 'no-store',
-    'X-Content-Type-Options': 'nosniff',
     'X-Cijob-Uid': archive.uid,
     'X-Cijob-Attempt': archive.attempt,
   });
-  response.flushHeaders();
   while (offset < size) {
     const piece = await archives.read(archive, offset, Math.min(pieceBytes, size - offset));
     if (piece.length === 0) throw new Error('the archive was removed while it was read');
     offset += piece.length;
-    if (!response.write(piece)) await drained(clock, response, closed);
-    if (response.destroyed) return;
+    if (!(await delivery.send(piece))) return false;
   }
-  response.end();
+  return delivery.end();
 }
 
 function choose(

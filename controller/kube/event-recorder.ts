@@ -26,6 +26,8 @@ export interface Happening {
   action: string;
   /** For people; cut at 1024 characters. */
   note: string;
+  /** About what somebody did, not what became of something: counted by itself, so that no storm of jobs drowns it. */
+  isAccess?: boolean;
 }
 
 export interface EventRecorderOptions {
@@ -74,6 +76,7 @@ interface Series {
 export class EventRecorder {
   readonly #options: EventRecorderOptions;
   readonly #limiter: EventLimiter;
+  readonly #accessLimiter: EventLimiter;
   readonly #series = new Map<string, Series>();
   readonly #queue: ((call: CallOptions) => Promise<unknown>)[] = [];
   readonly #closing = new AbortController();
@@ -84,6 +87,7 @@ export class EventRecorder {
   constructor(options: EventRecorderOptions) {
     this.#options = options;
     this.#limiter = new EventLimiter(options.clock);
+    this.#accessLimiter = new EventLimiter(options.clock);
   }
 
   record(regarding: Regarding, happening: Happening): void {
@@ -98,7 +102,8 @@ export class EventRecorder {
       this.#scheduleSeries(known);
       return;
     }
-    if (!this.#limiter.allows(regarding.uid)) {
+    const limiter = happening.isAccess ? this.#accessLimiter : this.#limiter;
+    if (!limiter.allows(regarding.uid)) {
       onDropped();
       return;
     }

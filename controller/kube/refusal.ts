@@ -1,5 +1,7 @@
 import { STATUS_CODES, type ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
+import type { Clock } from '../clock.ts';
+import { printableJson } from '../printable.ts';
 
 /** A request that is refused, as `metav1.Status` says it. */
 export class Refusal extends Error {
@@ -22,6 +24,9 @@ export class Refusal extends Error {
  */
 export const serverName = 'cijob-controller';
 
+/** How long whoever wanted to change the protocol has to read why not, in milliseconds. */
+const lingerTime = 1_000;
+
 export function unauthorized(message: string): Refusal {
   return new Refusal(401, 'Unauthorized', message, { 'WWW-Authenticate': 'Bearer' });
 }
@@ -31,7 +36,7 @@ export function unavailable(message: string): Refusal {
   return new Refusal(503, 'ServiceUnavailable', message, { 'Retry-After': '5' });
 }
 
-/** Answers with a `metav1.Status`. */
+/** Answers with a `metav1.Status`, and ends the connection: who was refused takes no place any more. */
 export function refuse(response: ServerResponse, refusal: Refusal): void {
   const { headers, body } = written(refusal);
   response.writeHead(refusal.code, headers);
@@ -39,13 +44,16 @@ export function refuse(response: ServerResponse, refusal: Refusal): void {
 }
 
 /** As {@link refuse}, for a request that wanted to change the protocol: there is only the bare connection then. */
-export function refuseUpgrade(connection: Duplex, refusal: Refusal): void {
+export function refuseUpgrade(connection: Duplex, refusal: Refusal, clock: Clock): void {
   const { headers, body } = written(refusal);
-  const lines = Object.entries({ ...headers, Connection: 'close' }).map(
-    ([name, value]) => `${name}: ${value}`,
-  );
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}`);
   const first = `HTTP/1.1 ${refusal.code} ${STATUS_CODES[refusal.code] ?? ''}`;
   connection.end([first, ...lines, '', body].join('\r\n'));
+  // The other side need not end its half, and must not be cut off before it has read why.
+  const cancel = clock.after(lingerTime, () => connection.destroy());
+  connection.once('close', cancel);
+  connection.once('end', () => connection.destroy());
+  connection.resume();
 }
 
 function written({ code, reason, message, headers }: Refusal): {
@@ -53,13 +61,14 @@ function written({ code, reason, message, headers }: Refusal): {
   body: string;
 } {
   const status = { kind: 'Status', apiVersion: 'v1', metadata: {}, status: 'Failure', message, reason, code };
-  const body = `${JSON.stringify(status)}\n`;
+  const body = `${printableJson(status)}\n`;
   return {
     headers: {
       Server: serverName,
       'Content-Type': 'application/json',
       'Content-Length': String(Buffer.byteLength(body)),
       'X-Content-Type-Options': 'nosniff',
+      Connection: 'close',
       ...headers,
     },
     body,

@@ -2,10 +2,12 @@ import { once } from 'node:events';
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebSocketServer, type WebSocket } from 'ws';
-import type { Clock } from '../clock.ts';
+import { every, type Clock } from '../clock.ts';
 import { InOrder } from '../in-order.ts';
+import { AuditedVisit, type AuditTrail } from './audit-trail.ts';
+import type { Connections } from './connections.ts';
 import type { JobAccess } from './job-access.ts';
-import { PerUser } from './per-user.ts';
+import { Places } from './places.ts';
 import { Refusal, refuseUpgrade, unavailable } from './refusal.ts';
 import {
   channels,
@@ -54,20 +56,21 @@ export interface ServedShells {
   gone(target: ShellTarget): string | undefined;
   /** Hears who has a shell. */
   opened(target: ShellTarget, username: string, root: boolean): void;
-  /** Hears that they have none any more, and why. */
-  closed(target: ShellTarget, username: string, why: string): void;
 }
 
 export interface ShellServerOptions {
   clock: Clock;
   access: JobAccess;
+  connections: Connections;
+  /** Where it is recorded who had a shell. */
+  trail: AuditTrail;
   /** Undefined while another process leads. */
   shells: () => ServedShells | undefined;
   onError: (what: string, error: unknown) => void;
 }
 
-/** Shells of one user at once. */
-const maxShells = 8;
+/** Shells at once. */
+const shellPlaces = { ofUser: 8, ofNamespace: 24, most: 48, reserve: 16, least: 2 };
 /** Who has a shell is asked for anew so often: rights are taken away. */
 const reviewInterval = 60_000;
 /** A client that has not answered the ping before is gone, in milliseconds. */
@@ -77,10 +80,13 @@ const idleLimit = 30 * 60_000;
 /** How long a client has to take its leave. */
 const partingTime = 5_000;
 
-/** Serves shells over WebSocket to whoever the cluster's RBAC lets `create` the subresource `cijobs/shell`. */
+/**
+ * Serves shells over WebSocket to whoever the cluster's RBAC lets `create` the subresource `cijobs/shell`, and shells of
+ * root to whoever it lets `create` `cijobs/rootshell`.
+ */
 export class ShellServer {
   readonly #options: ShellServerOptions;
-  readonly #places = new PerUser(maxShells, 'shells');
+  readonly #places = new Places(shellPlaces, 'shells');
   readonly #sockets = new WebSocketServer({
     noServer: true,
     clientTracking: false,
@@ -107,22 +113,33 @@ export class ShellServer {
       });
     });
     connection.on('error', () => undefined);
-    let leave: () => void = () => undefined;
+    const after: (() => void)[] = [];
     let shell: Shell | undefined;
+    let visit: AuditedVisit | undefined;
+    const bytes = { bytesSent: 0, bytesReceived: 0 };
     let upgraded = false;
+    const { clock, access, connections } = this.#options;
     try {
+      const stay = connections.begin(request.socket);
+      after.push(() => stay.end());
       const wanted = parseShellRequest(request);
-      const right = { verb: 'create', subresource: 'shell' };
-      const { username, again } = await this.#options.access.grant(request, wanted, right);
+      const right = { verb: 'create', subresource: wanted.root ? 'rootshell' : 'shell' };
+      const { user, client, may } = await access.callerOf(request);
+      visit = new AuditedVisit(this.#options, { ...wanted, ...right, user, client });
+      await may(right, wanted);
+      after.push(this.#places.enter(user.username, wanted.namespace));
+      stay.vouch();
       const shells = this.#options.shells();
       if (!shells) throw unavailable('another controller leads, and is connected to the hosts: ask again');
-      leave = this.#places.enter(username);
       const target = shells.find(wanted);
+      const { uid, host, instance } = target;
+      visit.open({ uid, host, instance });
       // What is printed before there is somebody to read it waits.
       const { promise: reader, resolve: begin } = Promise.withResolvers<WebSocket>();
-      const idle = { since: this.#options.clock.now() };
+      const idle = { since: clock.now() };
       shell = await shells.open(target, wanted, async (stream, chunk) => {
-        idle.since = this.#options.clock.now();
+        idle.since = clock.now();
+        bytes.bytesSent += chunk.length;
         await sendTo(await reader, framed(channels[stream], chunk));
       });
       const socket = await Promise.race([
@@ -131,20 +148,25 @@ export class ShellServer {
       ]);
       if (!socket) return;
       upgraded = true;
-      shells.opened(target, username, wanted.root);
+      shells.opened(target, user.username, wanted.root);
       begin(socket);
-      const ended = await this.#talk(socket, shell, again, idle);
+      socket.on('message', (data: Buffer) => (bytes.bytesReceived += data.length));
+      const ended = await this.#talk(socket, shell, () => may(right, wanted), idle);
       const end = ended && explained(shells, target, ended);
-      shells.closed(target, username, end ? inWords(end) : 'the user went away');
+      if (end) visit.close({ ...bytes, outcome: inWords(end) });
       if (end) await this.#part(socket, end);
       socket.terminate();
     } catch (error) {
       const refusal = this.#refusalOf(error);
+      const { code, message: outcome } = refusal;
+      if (visit?.isOpen) visit.close({ ...bytes, code, outcome });
+      else visit?.refuse(refusal);
       if (upgraded) connection.destroy();
-      else refuseUpgrade(connection, refusal);
+      else refuseUpgrade(connection, refusal, clock);
     } finally {
+      visit?.close({ ...bytes, outcome: 'the user went away' });
       shell?.close();
-      leave();
+      for (const leave of after) leave();
     }
   }
 
@@ -251,18 +273,6 @@ function sendTo(socket: WebSocket, message: Buffer): Promise<void> {
       else resolve();
     });
   });
-}
-
-function every(clock: Clock, interval: number, act: () => void): () => void {
-  let cancel: () => void = () => undefined;
-  const again = () => {
-    cancel = clock.after(interval, () => {
-      again();
-      act();
-    });
-  };
-  again();
-  return () => cancel();
 }
 
 /** A command that was killed with its instance has not just ended. */

@@ -9,6 +9,7 @@ import { openShell } from '../../controller/hosts/shell.ts';
 import { IncusClient } from '../../controller/incus/client.ts';
 import { HttpPipe } from '../../controller/incus/http.ts';
 import { AccessReview } from '../../controller/kube/access-review.ts';
+import type { AuditEntry } from '../../controller/kube/audit-trail.ts';
 import { KubeClient } from '../../controller/kube/client.ts';
 import { serveLogs, type LogServer } from '../../controller/kube/log-server.ts';
 import { Refusal } from '../../controller/kube/refusal.ts';
@@ -46,13 +47,16 @@ describe('the shell server', () => {
   let server: LogServer;
   let leading: boolean;
   let errors: string[];
-  /** Who has opened and left shells. */
+  /** Whose shells an Event is made of. */
   let told: string[];
+  /** What is recorded of those who come and go. */
+  let audit: AuditEntry[];
+  let unrecordable: boolean;
   /** Why there is no shell in the job's guest. */
   let unfit: Refusal | undefined;
   let gone: string | undefined;
-  /** Who may open shells, by token. */
-  let allowed: Record<string, boolean>;
+  /** Who may open shells, by token: true all of them, or those subresources that are named. */
+  let allowed: Record<string, boolean | string[]>;
 
   beforeAll(async () => {
     certificates = await makeTempDir('certs');
@@ -67,14 +71,20 @@ describe('the shell server', () => {
     api = await FakeApiServer.start();
     allowed = { editor: true, viewer: false };
     api.fault = (request, response) => {
-      const { spec } = request.body as { spec: { token?: string; user?: string } };
+      const { spec } = request.body as {
+        spec: { token?: string; user?: string; resourceAttributes?: { subresource: string } };
+      };
       if (request.path.endsWith('/tokenreviews')) {
         const known = spec.token !== undefined && spec.token in allowed;
         return answer(response, 201, {
           status: known ? { authenticated: true, user: { username: spec.token } } : {},
         });
       }
-      return answer(response, 201, { status: { allowed: allowed[spec.user ?? ''] ?? false } });
+      const may = allowed[spec.user ?? ''] ?? false;
+      const { subresource = '' } = spec.resourceAttributes ?? {};
+      return answer(response, 201, {
+        status: { allowed: may === true || (may && may.includes(subresource)) },
+      });
     };
     clock = new ManualClock();
     transport = new Transport({ config: api.kubeConfig(), clock: systemClock, userAgent: 'test/1' });
@@ -90,6 +100,8 @@ describe('the shell server', () => {
     leading = true;
     errors = [];
     told = [];
+    audit = [];
+    unrecordable = false;
     unfit = undefined;
     gone = undefined;
     const shells: ServedShells = {
@@ -102,7 +114,6 @@ describe('the shell server', () => {
         openShell(new IncusClient(pipe, 'default'), 'default', target.instance, request, onOutput),
       gone: () => gone,
       opened: (target, username, root) => told.push(`${username} in ${target.instance}, root: ${root}`),
-      closed: (_target, username, why) => told.push(`${username} left: ${why}`),
     };
     server = await serveLogs({
       listen: { host: '127.0.0.1', port: 0 },
@@ -111,6 +122,12 @@ describe('the shell server', () => {
       review: new AccessReview(new KubeClient(transport), clock),
       logs: () => undefined,
       shells: () => (leading ? shells : undefined),
+      trail: {
+        record(entry) {
+          if (unrecordable) throw new Error('no space left');
+          audit.push(entry);
+        },
+      },
       onError: (what) => errors.push(what),
     });
   });
@@ -216,13 +233,7 @@ describe('the shell server', () => {
     const root = await open('id -u', 'root=true');
     expect(await root.ended).toEqual({ kind: 'exited', code: 0 });
     expect(root.shown.out).toBe('0\n');
-    await until(() => told.length === 4);
-    expect(told).toEqual([
-      'editor in guest, root: false',
-      'editor left: it exited with code 7',
-      'editor in guest, root: true',
-      'editor left: it exited with code 0',
-    ]);
+    expect(told).toEqual(['editor in guest, root: false', 'editor in guest, root: true']);
   });
 
   it('begins where the job’s command did', async () => {
@@ -279,6 +290,67 @@ describe('the shell server', () => {
     expect(told).toEqual([]);
   });
 
+  it('asks for a right of its own for a shell of root', async () => {
+    allowed = { dev: ['shell'], debugger: ['rootshell'] };
+    expect(await (await open('id -u', '', as('dev'))).ended).toEqual({ kind: 'exited', code: 0 });
+    expect(await refused(as('dev'), 'root=true')).toMatchObject({
+      code: 403,
+      message: expect.stringContaining('User "dev" cannot create resource "cijobs/rootshell"') as string,
+    });
+    expect(await refused(as('debugger'))).toMatchObject({
+      code: 403,
+      message: expect.stringContaining('cannot create resource "cijobs/shell"') as string,
+    });
+    const root = await open('id -u', 'root=true', as('debugger'));
+    expect(await root.ended).toEqual({ kind: 'exited', code: 0 });
+    expect(root.shown.out).toBe('0\n');
+  });
+
+  it('ends a shell of root when that right is taken away, though the other stays', async () => {
+    const { ended, socket } = await open('cat', 'root=true');
+    allowed['editor'] = ['shell'];
+    await pass(socket);
+    clock.advance(30_000);
+    expect(await ended).toMatchObject({ kind: 'broken', reason: 'Forbidden' });
+    await untilNone();
+  });
+
+  it('records each shell when it opens and when it is over, and each refusal of a known user', async () => {
+    const { ended, socket, type } = await open('cat; exit 7', 'root=true');
+    expect(audit).toEqual([
+      {
+        ...{ stage: 'opened', user: 'editor', groups: [], verb: 'create', resource: 'cijobs/rootshell' },
+        ...{ job: 'ci/job', client: '127.0.0.1', uid: 'uid-1', host: 'host', instance: 'guest' },
+      },
+    ]);
+    type('typed by hand\n');
+    socket.send(endOfInputMessage());
+    await ended;
+    await until(() => audit.length === 2);
+    expect(audit[1]).toMatchObject({
+      ...{ stage: 'closed', user: 'editor', resource: 'cijobs/rootshell', uid: 'uid-1' },
+      ...{ outcome: 'it exited with code 7', bytesSent: 14, bytesReceived: 17, milliseconds: 0 },
+    });
+    await refused(as('viewer'));
+    expect(audit[2]).toMatchObject({ stage: 'refused', user: 'viewer', job: 'ci/job', code: 403 });
+    await refused(as('nobody'));
+    expect(audit).toHaveLength(3);
+    expect(JSON.stringify(audit)).not.toContain('typed');
+  });
+
+  it('opens no shell that cannot be recorded', async () => {
+    unrecordable = true;
+    expect(await refused()).toMatchObject({
+      code: 503,
+      message: expect.stringContaining('recorded') as string,
+    });
+    expect(errors).toEqual(['audit']);
+    expect(await commands()).toBe(0);
+    expect(told).toEqual([]);
+    unrecordable = false;
+    expect(await (await open('true')).ended).toEqual({ kind: 'exited', code: 0 });
+  });
+
   it('takes the token from the header that a proxy passes on, and from one header only', async () => {
     const own = { 'x-cijob-authorization': 'Bearer editor' };
     expect(await (await open('true', '', { headers: own })).ended).toEqual({ kind: 'exited', code: 0 });
@@ -323,7 +395,7 @@ describe('the shell server', () => {
     const open8 = await Promise.all(Array.from({ length: 8 }, () => open('cat')));
     expect(await refused()).toMatchObject({ code: 429, reason: 'TooManyRequests' });
     open8[0]?.socket.terminate();
-    await until(() => told.includes('editor left: the user went away'));
+    await until(() => audit.some(({ outcome }) => outcome === 'the user went away'));
     expect(await (await open('true')).ended).toEqual({ kind: 'exited', code: 0 });
   });
 

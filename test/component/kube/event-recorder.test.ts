@@ -173,6 +173,17 @@ describe('the event recorder', () => {
     expect(dropped).toBe(800);
   });
 
+  it('counts what somebody did by itself: no storm of jobs drowns it', async () => {
+    for (let i = 0; i < 1000; i++) recorder.record(job, { ...started, note: `${i}` });
+    for (let i = 0; i < 1000; i++) recorder.record({ ...job, uid: `uid-${i}` }, started);
+    const before = dropped;
+    recorder.record(job, { ...started, reason: 'ShellOpened', note: 'ann opened a shell', isAccess: true });
+    expect(dropped).toBe(before);
+    await vi.waitFor(() => expect(stored().some(({ reason }) => reason === 'ShellOpened')).toBe(true), {
+      timeout: 5000,
+    });
+  });
+
   it('never waits for a server that hangs, and drops what does not fit', async () => {
     server.fault = () => true;
     for (let i = 0; i < 3000; i++) {

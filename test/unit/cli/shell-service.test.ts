@@ -7,8 +7,6 @@ import type { InstanceView } from '../../../controller/incus/inventory.ts';
 import type { Happening } from '../../../controller/kube/event-recorder.ts';
 import type { Refusal } from '../../../controller/kube/refusal.ts';
 import type { ServedShells } from '../../../controller/kube/shell-server.ts';
-import { createLogger } from '../../../controller/telemetry/log.ts';
-import { ManualClock } from '../../support/manual-clock.ts';
 
 const at = '2026-01-01T00:00:00Z';
 
@@ -31,7 +29,6 @@ describe('the guest that a shell is for', () => {
       host: () => host,
       controllerId: 'ours',
       onOpened: (_job, happening) => happened.push(happening),
-      log: createLogger({ level: 'silent', format: 'json', clock: new ManualClock() }),
     });
   });
 
