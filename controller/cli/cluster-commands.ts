@@ -39,7 +39,7 @@ export function addClusterCommands(program: Command): void {
     .action(act((name: string, options: ArtifactsOptions) => artifacts(name, options)));
   onServer(program, 'shell <name> [command...]')
     .description('open a shell in the guest of a CiJob that runs or is on hold, or run a command there')
-    .option('--root', "as root, not as the job's user")
+    .option('--root', "as root, not as the job's user: a right of its own, to create cijobs/rootshell")
     .addHelpText(
       'after',
       `

@@ -82,6 +82,23 @@ describe('the manifests', () => {
     },
   );
 
+  test('say of each port of the controller who may connect to it', async () => {
+    const built = await bench.controlPlane.kubectlOk(['kustomize', join(deploy, 'overlays/logs')]);
+    const policies = parseAllDocuments(built)
+      .map(
+        (one) =>
+          one.toJS() as { kind: string; spec: { ingress: { from?: object[]; ports: { port: string }[] }[] } },
+      )
+      .filter(({ kind }) => kind === 'NetworkPolicy');
+    const rules = policies.flatMap(({ spec }) => spec.ingress);
+    expect(rules.flatMap(({ ports }) => ports.map(({ port }) => port)).sort()).toEqual([
+      'http',
+      'logs',
+      'logs',
+    ]);
+    expect(rules.filter(({ from = [] }) => from.length === 0)).toEqual([]);
+  });
+
   test("the controller's pod keeps to the restricted Pod Security Standard", async () => {
     const [deployment] = parseAllDocuments(await readFile(join(deploy, 'base/deployment.yaml'), 'utf8'));
     const { template } = (deployment?.toJS() as { spec: { template: { spec: object } } }).spec;
@@ -220,7 +237,9 @@ describe('who may do what', () => {
       jobs,
       `${jobs}/status`,
       `${jobs}/log`,
+      `${jobs}/artifacts`,
       `${jobs}/shell`,
+      `${jobs}/rootshell`,
       hosts,
       `${hosts}/status`,
       'secrets',
@@ -237,6 +256,7 @@ describe('who may do what', () => {
       ...reads(jobs),
       ...reads(`${jobs}/status`),
       `get ${jobs}/log`,
+      `get ${jobs}/artifacts`,
     ]);
     expect(await allowed('vera', 'other', questions)).toEqual([]);
   });
@@ -246,17 +266,20 @@ describe('who may do what', () => {
       ...everyVerb(jobs),
       `get ${jobs}/status`,
       `get ${jobs}/log`,
+      `get ${jobs}/artifacts`,
       `create ${jobs}/shell`,
     ]);
     expect(await allowed('ed', 'other', questions)).toEqual([]);
   });
 
-  test('cijob-admin in a namespace is no more there than an editor: hosts are of no namespace', async () => {
+  test('cijob-admin in a namespace is an editor there who may be root in guests: hosts are of no namespace', async () => {
     expect(await allowed('ada', 'ci', questions)).toEqual([
       ...everyVerb(jobs),
       `get ${jobs}/status`,
       `get ${jobs}/log`,
+      `get ${jobs}/artifacts`,
       `create ${jobs}/shell`,
+      `create ${jobs}/rootshell`,
     ]);
   });
 
@@ -265,7 +288,9 @@ describe('who may do what', () => {
       ...everyVerb(jobs),
       `get ${jobs}/status`,
       `get ${jobs}/log`,
+      `get ${jobs}/artifacts`,
       `create ${jobs}/shell`,
+      `create ${jobs}/rootshell`,
       ...everyVerb(hosts),
       `get ${hosts}/status`,
     ]);

@@ -22,7 +22,8 @@ describe("the controller's server behind the API server's proxy, on real parts",
   let own: OwnAddress;
   let port: number;
   let authority: string;
-  /** Kubeconfigs of an editor and of a viewer with the way to the server, and of an editor without it. */
+  /** Kubeconfigs of an admin, of an editor and of a viewer with the way to the server, and of an editor without it. */
+  let owner: string;
   let editor: string;
   let viewer: string;
   let stranger: string;
@@ -45,6 +46,7 @@ describe("the controller's server behind the API server's proxy, on real parts",
     for (const file of ['base/user-roles.yaml', 'components/logs/proxy-role.yaml'])
       await cluster.kubectl('--namespace=cijob-system', 'apply', '-f', join(deploy, file));
     await exposeServer();
+    owner = await account('admin', 'cijob-admin');
     editor = await account('editor', 'cijob-editor');
     viewer = await account('viewer', 'cijob-viewer');
     stranger = await account('stranger', 'cijob-editor', false);
@@ -162,9 +164,13 @@ describe("the controller's server behind the API server's proxy, on real parts",
       stdout: '1000\n100\n/workspace/snapshot\n',
       stderr: 'wrong\n',
     });
-    expect(await cijob(editor, ['shell', '--root', 'runs', '--', 'id', '-u'])).toMatchObject({
-      stdout: '0\n',
-    });
+    const asRoot = ['shell', '--root', 'runs', '--', 'id', '-u'];
+    expect(await cijob(owner, asRoot)).toMatchObject({ code: 0, stdout: '0\n' });
+    const refused = await cijob(editor, asRoot);
+    expect(refused).toMatchObject({ code: 1, stdout: '' });
+    expect(refused.stderr).toMatch(
+      /^cijob: .*User "system:serviceaccount:ci:editor" cannot create resource "cijobs\/rootshell".*\n$/,
+    );
     const input = 'x'.repeat(300_000);
     const copied = await cijob(editor, ['shell', 'runs', '--', 'cat'], { input });
     expect(copied).toMatchObject({ code: 0 });
@@ -298,7 +304,19 @@ describe("the controller's server behind the API server's proxy, on real parts",
     expect(direct).toMatchObject({ code: 3, stderr: '' });
     await cluster.finished('direct');
     const log = JSON.stringify(cluster.controller.log());
-    expect(log).toContain('shell opened');
+    const audit = cluster.controller.log().filter((line) => line['audit'] === true);
+    expect(audit.filter(({ job }) => job === 'ci/direct')).toMatchObject([
+      {
+        stage: 'opened',
+        user: 'system:serviceaccount:ci:stranger',
+        resource: 'cijobs/shell',
+        verb: 'create',
+      },
+      { stage: 'closed', user: 'system:serviceaccount:ci:stranger', outcome: 'it exited with code 3' },
+    ]);
+    // Through the API server's proxy, too, the client's own address is known.
+    const proxied = audit.find(({ job, stage }) => job === 'ci/runs' && stage === 'opened');
+    expect(proxied?.['client']).toMatch(/^[0-9a-f.:]+ via [0-9a-f.:]+$/);
     expect(log).not.toMatch(/Bearer|eyJ/);
     expect(log).not.toContain(': typed');
   });
