@@ -86,8 +86,18 @@ in
     network = mkOption {
       type = types.nullOr types.str;
       default = null;
-      example = "incusbr0";
-      description = "A managed network for the guests. Null: guests have no network card.";
+      example = "cijobbr0";
+      description = ''
+        A bridge of Incus's for the guests alone, made when it is missing: by it they reach the internet, and neither
+        each other, nor the host, nor private networks (deploy/host/isolate-network.sh). Null: guests have no network
+        card.
+      '';
+    };
+    allowEgress = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "10.1.2.0/24" ];
+      description = "Private addresses, networks or ranges that guests may reach all the same.";
     };
 
     directory = mkOption {
@@ -165,6 +175,36 @@ in
       "d ${cfg.directory}/staged 0755 ${cfg.owner} - -"
     ];
 
+    # Rules for networks are not among what a preseed can say.
+    systemd.services = lib.optionalAttrs (cfg.network != null) {
+      cijob-host-network = {
+        description = "Network of the guests of CiJobs";
+        wantedBy = [ "multi-user.target" ];
+        requires = [ "incus-preseed.service" ];
+        after = [ "incus-preseed.service" ];
+        # The client is that of the Incus that is installed.
+        path = [
+          "/run/current-system/sw"
+          pkgs.coreutils
+          pkgs.gawk
+          pkgs.gnugrep
+          pkgs.iproute2
+        ];
+        serviceConfig = {
+          Type = "oneshot";
+          RemainAfterExit = true;
+        };
+        script = ''
+          exec ${pkgs.bash}/bin/bash ${../deploy/host/isolate-network.sh} \
+            --network ${lib.escapeShellArg cfg.network} --project ${lib.escapeShellArg cfg.project}${
+              lib.concatMapStrings (
+                addresses: " --allow-egress ${lib.escapeShellArg addresses}"
+              ) cfg.allowEgress
+            }
+        '';
+      };
+    };
+
     # Incus on NixOS wants the nftables firewall.
     networking.nftables.enable = lib.mkDefault true;
     virtualisation.incus = {
@@ -190,9 +230,6 @@ in
               "restricted.devices.disk" = "allow";
               "restricted.devices.disk.paths" = lib.concatStringsSep "," cfg.allowedSources;
             }
-            // lib.optionalAttrs (cfg.network != null) {
-              "restricted.networks.access" = cfg.network;
-            }
             // lib.mapAttrs' (limit: value: lib.nameValuePair "limits.${limit}" value) cfg.limits;
           }
         ];
@@ -205,13 +242,6 @@ in
                 type = "disk";
                 path = "/";
                 pool = cfg.storagePool;
-              };
-            }
-            // lib.optionalAttrs (cfg.network != null) {
-              eth0 = {
-                type = "nic";
-                name = "eth0";
-                network = cfg.network;
               };
             };
           }

@@ -15,7 +15,10 @@ usage: prepare-incus-host.sh --name NAME --public-key KEY|FILE [options]
   --user USER             user to make and log in as (default: cijob)
   --project PROJECT       Incus project to make (default: cijob)
   --pool POOL             storage pool of the root disks (default: default)
-  --network NETWORK       network of Incus's that guests get a card in (default: none, guests have no network)
+  --network NETWORK       bridge of Incus's for these guests alone, made when it is missing: by it they reach the internet,
+                          and neither each other, nor this machine, nor private networks; isolate-network.sh must be
+                          beside this script (default: none, guests have no network)
+  --allow-egress ADDRESSES  private addresses that guests may reach all the same, such as 10.1.2.0/24; may be given again
   --source DIRECTORY      directory that guests may mount from; may be given again (default: /var/lib/cijob)
   --instances N           slots (default: number of CPUs)
   --limit KEY=VALUE       limit of the whole project, such as memory=64GiB, cpu=32, instances=16 or disk=1TiB; may be
@@ -32,7 +35,7 @@ die() { say "$*"; exit 1; }
 
 name='' public_key='' address='' port=22 user=cijob project=cijob pool=default network='' instances='' via=Socket
 socket="${INCUS_DIR:-/var/lib/incus}/unix.socket" host_key=/etc/ssh/ssh_host_ed25519_key.pub
-sources=() limits=()
+sources=() limits=() allowed=()
 while [ $# -gt 0 ]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
@@ -45,6 +48,7 @@ while [ $# -gt 0 ]; do
     --project) project=$2 ;;
     --pool) pool=$2 ;;
     --network) network=$2 ;;
+    --allow-egress) allowed+=(--allow-egress "$2") ;;
     --source) sources+=("$2") ;;
     --instances) instances=$2 ;;
     --limit) limits+=("$2") ;;
@@ -66,7 +70,9 @@ done
 [[ $user =~ ^[a-z_][a-z0-9._-]{0,31}$ ]] || die "--user $user is no user name"
 [[ $project =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || die "--project $project is no name for a project"
 [[ $pool =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || die "--pool $pool is no name for a storage pool"
-[[ $network =~ ^[A-Za-z0-9._-]*$ ]] || die "--network $network is no name for a network"
+isolate=$(dirname -- "${BASH_SOURCE[0]}")/isolate-network.sh
+[ -z "$network" ] || [ -x "$isolate" ] || die "--network needs $isolate: copy it there"
+[ -n "$network" ] || [ ${#allowed[@]} = 0 ] || die '--allow-egress is for a --network'
 [[ $address =~ ^[A-Za-z0-9:.-]+$ ]] || die "--address $address is no address"
 [[ $port =~ ^[0-9]+$ && $instances =~ ^[0-9]+$ ]] || die '--port and --instances are numbers'
 [[ $socket =~ ^/[A-Za-z0-9._/-]+$ ]] || die "--socket $socket is no path"
@@ -199,8 +205,7 @@ fi
 devices=$(incus profile device list default --project "$project")
 grep -qx root <<<"$devices" ||
   incus profile device add default root disk path=/ "pool=$pool" --project "$project" >&2
-[ -z "$network" ] || grep -qx eth0 <<<"$devices" ||
-  incus profile device add default eth0 nic "network=$network" --project "$project" >&2
+[ -z "$network" ] || "$isolate" --network "$network" --project "$project" "${allowed[@]}"
 
 say "done. Compare the host key below with what this machine's console shows, then apply it:"
 say "  kubectl -n cijob-system create secret generic $name-ssh --from-file=id_ed25519=PRIVATE-KEY-FILE"

@@ -224,7 +224,11 @@ describe.each(['Socket', 'Sudo'] as const)('a host prepared for via: %s', (via) 
       ...host,
       metadata: { name: 'prepared', labels: { prepared: via } },
     });
-    await installed.kubectl(['wait', '--for=condition=Restricted', 'incushost/prepared', '--timeout=60s']);
+    // A pool of directories holds no container to its size; and without --network there is no way to anybody.
+    for (const condition of ['Restricted', 'RootDiskEnforced=False', 'Isolated']) {
+      const wait = ['wait', `--for=condition=${condition}`, 'incushost/prepared', '--timeout=60s'];
+      await installed.kubectl(wait);
+    }
     const source = await addSource(bench.host, `prepared-${via.toLowerCase()}`, { 'a.txt': 'hello\n' });
     const name = `on-${via.toLowerCase()}`;
     await installed.apply(

@@ -17,6 +17,9 @@ const places = [
 /** The Debian packages that hold what `startIncusd` starts. */
 export const incusPackages = ['incus-base', 'incus-client'];
 
+/** The Debian packages for networks of guests. */
+export const guestNetworkPackages = ['dnsmasq-base', 'iproute2', 'nftables'];
+
 /** The Debian package for a storage pool that holds instances to their size. */
 export const quotaPackages = ['btrfs-progs'];
 
@@ -35,16 +38,21 @@ export class Incusd extends IncusServer implements AsyncDisposable {
     this.#daemon = daemon;
   }
 
-  static async start(): Promise<Incusd> {
+  /** @param within a network namespace of the machine to live in, with all its guests. Default: the machine's own. */
+  static async start(within?: string): Promise<Incusd> {
     const base = await makeTempDir('incus');
     const server = new IncusServer(join(base, 'd'));
     try {
       await mkdir(server.env.INCUS_CONF);
+      const incusd = places.find((path) => existsSync(path)) ?? 'incusd';
+      // The group decides who may open the socket; Debian's package makes it.
+      const command = [incusd, '--group', 'incus-admin'];
+      const [file = '', ...args] =
+        within === undefined ? command : ['ip', 'netns', 'exec', within, ...command];
       const daemon = await Daemon.start({
         name: 'incusd',
-        file: places.find((path) => existsSync(path)) ?? 'incusd',
-        // The group decides who may open the socket; Debian's package makes it.
-        args: ['--group', 'incus-admin'],
+        file,
+        args,
         env: {
           INCUS_DIR: server.dir,
           // At its start incusd asks the image server for its list of instance types. A test sends nothing anywhere:
@@ -56,10 +64,10 @@ export class Incusd extends IncusServer implements AsyncDisposable {
         isReady: async () =>
           existsSync(server.socketPath) && (await server.incus(['query', '/1.0'])).code === 0,
       });
-      const incusd = new Incusd(base, daemon);
+      const made = new Incusd(base, daemon);
       await server.incusOk(['storage', 'create', 'default', 'dir']);
       await server.addRootDisk('default');
-      return incusd;
+      return made;
     } catch (error) {
       await clearAway(base);
       throw error;

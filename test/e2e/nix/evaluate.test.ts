@@ -134,7 +134,10 @@ describe('the Incus host', () => {
       assertions: { assertion: boolean }[];
       security: { sudo: { extraRules: unknown[] } };
       virtualisation: { incus: { preseed: Record<string, unknown[]> } };
-      systemd: { tmpfiles: { rules: string[] } };
+      systemd: {
+        tmpfiles: { rules: string[] };
+        services: Record<string, { script: string; after: string[] }>;
+      };
     };
 
   test('restricts what guests may mount to the allowed directories', async () => {
@@ -155,6 +158,23 @@ describe('the Incus host', () => {
     expect(virtualisation.incus.preseed['profiles']).toEqual([
       { name: 'default', project: 'cijob', devices: { root: { type: 'disk', path: '/', pool: 'default' } } },
     ]);
+  });
+
+  test('gives guests a network card by the script that keeps them apart, and none unless it is asked for', async () => {
+    expect((await evaluated('')).systemd.services).toEqual({});
+    const settings = 'network = "jobs0"; allowEgress = [ "10.1.2.0/24" "10.1.3.4" ];';
+    const { systemd, virtualisation } = await evaluated(settings);
+    const { script, after } = systemd.services['cijob-host-network']!;
+    expect(after).toEqual(['incus-preseed.service']);
+    const words = script.replaceAll('\\\n', ' ').trim().split(/\s+/);
+    expect(words.slice(3)).toEqual([
+      ...['--network', "'jobs0'", '--project', "'cijob'"],
+      ...['--allow-egress', "'10.1.2.0/24'", '--allow-egress', "'10.1.3.4'"],
+    ]);
+    const told = await run('bash', [words[2] ?? '', '--help']);
+    expect(told).toMatchObject({ code: 0, stdout: expect.stringContaining('--allow-egress') as string });
+    // No card comes before the rules do.
+    expect(JSON.stringify(virtualisation.incus.preseed)).not.toContain('nic');
   });
 
   test('gives the directories that guests mount from to root, and never to the user who is to read only', async () => {

@@ -98,6 +98,7 @@ let
         "gnused"
         "gnutar"
         "gzip"
+        "iproute2"
         "jq"
         "makeWrapper"
         "nodejs"
