@@ -19,6 +19,8 @@ export interface StoredLogs extends JobName {
   truncated: Set<number>;
   /** When the newest of the files was last written, in milliseconds since the epoch. */
   writtenAt: number;
+  /** When something of it was last read by this process. */
+  readAt: number;
 }
 
 const metaFile = 'meta.json';
@@ -57,6 +59,7 @@ async function scanJob(root: string, job: JobName): Promise<StoredLogs> {
 export function blankLogs({ namespace, name, uid }: JobName, writtenAt: number): StoredLogs {
   return {
     ...{ namespace, name, uid, writtenAt },
+    readAt: 0,
     sizes: new Map(),
     archives: new Map(),
     truncated: new Set(),

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
 import { FileDraft } from './archive-file.ts';
+import { nextToEvict } from './eviction.ts';
 import {
   blankLogs,
   readAt,
@@ -20,7 +21,7 @@ export interface LogStoreOptions {
   maxBytes: number;
   /** The most bytes of the archive of one CiJob's artifacts. */
   maxArchiveBytes: number;
-  /** The most bytes kept of all, logs and archives. The oldest of what is finished goes first. */
+  /** The most bytes kept of all, logs and archives. What is finished goes first, shared fairly (eviction.ts). */
   totalBytes: number;
   clock: Clock;
   /** Whether a CiJob may still write: its log is not removed to make room. */
@@ -28,6 +29,9 @@ export interface LogStoreOptions {
   /** Hears of what went wrong with the disk. No log is worth a job: nothing here fails for it. */
   onError: (what: string, error: unknown) => void;
 }
+
+/** For so long after a piece of it was read, a log counts as being read; in milliseconds. */
+const readerPause = 60_000;
 
 /**
  * The logs of CiJobs beyond their instances, and the archives of what they left. A log is written once, from its first byte to its last: what is there
@@ -89,7 +93,7 @@ export class LogStore {
     if (!logs.sizes.has(log.attempt)) logs.sizes.set(log.attempt, 0);
     if (fresh.length === 0) return true;
     await this.#dropEarlierAttempts(logs, log.attempt, fresh.length);
-    await this.#makeRoom(fresh.length, log.uid);
+    await this.#makeRoom(fresh.length, log);
     // From here to the count in `put` nothing waits, so that two logs never take the same room.
     const { maxBytes, totalBytes } = this.#options;
     const room = Math.min(maxBytes - logBytesOf(logs), totalBytes - this.#total);
@@ -103,6 +107,7 @@ export class LogStore {
 
   /** Up to `length` bytes of a log. Rejects when it is not there any more. */
   read(log: LogName, offset: number, length: number): Promise<Buffer> {
+    this.#noteReader(log);
     return readAt(this.#options.directory, log, offset, length);
   }
 
@@ -125,7 +130,7 @@ export class LogStore {
     return FileDraft.begin(fileOf(directory, log, 'tar.gz'), end, {
       take: async (bytes) => {
         if (size + bytes > maxArchiveBytes) return false;
-        await this.#makeRoom(bytes, log.uid);
+        await this.#makeRoom(bytes, log);
         if (this.#total + bytes > totalBytes) return false;
         this.#total += bytes;
         size += bytes;
@@ -142,6 +147,7 @@ export class LogStore {
 
   /** Up to `length` bytes of an archive. Rejects when it is not there any more. */
   readArchive(log: LogName, offset: number, length: number): Promise<Buffer> {
+    this.#noteReader(log);
     return readAt(this.#options.directory, log, offset, length, 'tar.gz');
   }
 
@@ -204,7 +210,7 @@ export class LogStore {
         break;
       } catch (error) {
         const full = (error as NodeJS.ErrnoException).code === 'ENOSPC';
-        if (full && (await this.#removeOldest(log.uid))) continue;
+        if (full && (await this.#evict(log))) continue;
         onError(`log of ${log.namespace}/${log.name}`, error);
         const held = Math.min(await sizeOf(directory, log), offset + bytes.length);
         this.#total -= offset + bytes.length - Math.max(held, offset);
@@ -239,18 +245,28 @@ export class LogStore {
     }
   }
 
-  /** Removes old logs until there is room for `needed` more bytes, as far as there are any to remove. */
-  async #makeRoom(needed: number, except: string): Promise<void> {
-    const { totalBytes } = this.#options;
-    while (this.#total + needed > totalBytes && (await this.#removeOldest(except)));
+  #noteReader({ uid }: LogName): void {
+    const logs = this.#jobs.get(uid);
+    if (logs) logs.readAt = this.#options.clock.now();
   }
 
-  async #removeOldest(except: string): Promise<boolean> {
-    const [oldest] = [...this.#jobs.values()]
-      .filter((logs) => logs.uid !== except && bytesOf(logs) > 0 && !this.#options.isLive(logs))
-      .sort((a, b) => a.writtenAt - b.writtenAt);
-    if (oldest) await this.#remove(oldest);
-    return oldest !== undefined;
+  /** Evicts logs until there is room for `needed` more bytes of a job, as far as that is fair. */
+  async #makeRoom(needed: number, writer: JobName): Promise<void> {
+    const { totalBytes } = this.#options;
+    while (this.#total + needed > totalBytes && (await this.#evict(writer)));
+  }
+
+  async #evict(writer: JobName): Promise<boolean> {
+    const { isLive, clock } = this.#options;
+    const kept = [...this.#jobs.values()].map((logs) => ({
+      ...{ namespace: logs.namespace, uid: logs.uid, writtenAt: logs.writtenAt, logs },
+      bytes: bytesOf(logs),
+      live: isLive(logs),
+      read: clock.now() - logs.readAt < readerPause,
+    }));
+    const next = nextToEvict(kept, writer);
+    if (next) await this.#remove(next.logs);
+    return next !== undefined;
   }
 
   async #remove(logs: StoredLogs): Promise<void> {

@@ -123,6 +123,37 @@ describe('the log store', () => {
     expect(store.isTruncated(log('next'))).toBe(true);
   });
 
+  it('keeps the logs of one namespace however much another one writes', async () => {
+    const store = await open({ totalBytes: 1_000 });
+    await store.write(log('quiet'), 0, Buffer.alloc(100));
+    clock.advance(1000);
+    for (let count = 0; count < 50; count += 1) {
+      const flood = { ...log(`flood-${count}`), namespace: 'flood' };
+      await store.write(flood, 0, Buffer.alloc(100));
+      clock.advance(1000);
+    }
+    expect(store.size(log('quiet'))).toBe(100);
+    expect(store.totalBytes).toBe(1_000);
+    // Nor by a log of a running job that grows without end.
+    live.add('live');
+    const live1 = { ...log('live'), namespace: 'flood' };
+    for (let at = 0; at < 1_000; at += 100) await store.write(live1, at, Buffer.alloc(100));
+    expect(store.size(log('quiet'))).toBe(100);
+    expect(store.isTruncated(live1)).toBe(true);
+  });
+
+  it('evicts what is being read last', async () => {
+    const store = await open({ totalBytes: 30 });
+    for (const uid of ['a', 'b', 'c']) await store.write(log(uid), 0, Buffer.from('..........'));
+    clock.advance(1000);
+    await store.read(log('a'), 0, 1);
+    await store.write(log('d'), 0, Buffer.from('..........'));
+    expect(['a', 'b'].map((uid) => store.size(log(uid)))).toEqual([10, undefined]);
+    clock.advance(60_000);
+    await store.write(log('e'), 0, Buffer.from('..........'));
+    expect(store.size(log('a'))).toBeUndefined();
+  });
+
   it('never counts more than its total, whatever is written at once', async () => {
     const store = await open({ totalBytes: 500, maxBytes: 200 });
     const uids = Array.from({ length: 10 }, (_, index) => `u${index}`);
