@@ -55,7 +55,7 @@ export type Attempt = z.infer<typeof Attempt>;
 
 export const ArtifactNote = z.object({
   reason: reason.describe(
-    'Why something is left out, in one CamelCase word: NoMatch, NotRegular, NameRefused, NamesAlike, Changed, FileLimit, SizeLimit, ArchiveFull, DepthLimit, NameLimit, CountLimit, WorkLimit, TimeLimit; or why there is no archive: NoPlace, NotKept, NotRead.',
+    'Why something is left out, in one CamelCase word: NoMatch, NotRegular, NameRefused, NamesAlike, Changed, SlowFile, FileLimit, SizeLimit, ArchiveFull, DepthLimit, NameLimit, CountLimit, WorkLimit, TimeLimit, SlowGuest; or why there is no archive: NoPlace, NotKept, NotRead.',
   ),
   message: message.describe('What is left out and why, in a sentence, with the first few paths.'),
 });

@@ -7,7 +7,7 @@ const causes = {
   NotRegular: 'links, and files that are empty or no regular files',
   NameRefused: 'names that are not safe on every system',
   Changed: 'files that changed while they were read',
-  Slow: 'files that the guest sent too slowly',
+  SlowFile: 'files that the guest sent too slowly',
   FileLimit: 'files beyond the limit of their number',
   SizeLimit: 'files for which too few bytes were left before compression',
   ArchiveFull: 'files for which the archive had no more room',
@@ -17,12 +17,12 @@ const causes = {
 export type Cause = keyof typeof causes;
 
 /** Causes that are no limit: what matches can be kept in no archive. */
-const unfit: readonly Cause[] = ['NotRegular', 'NameRefused', 'Changed', 'Slow'];
+const unfit: readonly Cause[] = ['NotRegular', 'NameRefused', 'Changed', 'SlowFile'];
 
 /** Why the walk ended before its end. */
 const ends = {
   TimeLimit: 'the time for artifacts was over before all were looked at',
-  TooSlow: 'the guest answers too slowly: not all paths were looked at',
+  SlowGuest: 'the guest answers too slowly: not all paths were looked at',
   WorkLimit: 'the globs take too long to match: not all paths were looked at',
   CountLimit: 'more paths were not looked at',
 } as const;

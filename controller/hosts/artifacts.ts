@@ -121,7 +121,7 @@ export class Artifacts {
         await filling.fill(globs);
       } catch (error) {
         if (signal.aborted) report.stop('TimeLimit');
-        else if (isTooSlow(error)) report.stop('TooSlow');
+        else if (isTooSlow(error)) report.stop('SlowGuest');
         else throw error;
       }
       const bytes = await draft.publish();
@@ -180,7 +180,7 @@ class Filling {
     const added = await addFound(this.#making, found);
     this.#content += found.size;
     if (added === 'full') this.#full = 'ArchiveFull';
-    if (added === 'slow') return 'Slow';
+    if (added === 'slow') return 'SlowFile';
     if (added !== 'added') return this.#full ?? 'Changed';
     this.files += 1;
     const folded = foldedPath(found.path);

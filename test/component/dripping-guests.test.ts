@@ -102,6 +102,8 @@ describe('a guest that drips', () => {
     await untilItDrips();
     expect(await over()).toBeLessThan(2 * minute);
     expect(job()).toMatchObject({ phase: 'Succeeded', artifacts: { files: 2, skipped: 1 } });
+    const message = 'left out 1: files that the guest sent too slowly: b';
+    expect(job()?.artifacts?.notes).toEqual([{ reason: 'SlowFile', message }]);
     const archive = { namespace: 'default', name: 'job', uid: 'uid-job', attempt: 1 };
     expect(await namesIn(await store.readArchive(archive, 0, 2 ** 20))).toEqual(['a', 'c']);
   });

@@ -34,7 +34,7 @@ describe('the log that is evicted', () => {
 
   it('is nothing of the job that writes, and nothing where nothing is left', () => {
     expect(nextToEvict([kept('a', 10, { uid: 'writer' }), kept('a', 0)], writer('a'))).toBeUndefined();
-    expect(nextToEvict([], writer('a'))).toBeUndefined();
+    expect(nextToEvict<Kept>([], writer('a'))).toBeUndefined();
   });
 
   const one = fc.record({
