@@ -9,13 +9,9 @@ const immutable = { 'x-kubernetes-validations': [{ rule: 'self == oldSelf', mess
 
 const unique = (names: readonly string[]) => new Set(names).size === names.length;
 
-/**
- * Variables that are not the job's to set from outside. The runner and what starts it are root's, and begin with the
- * job's environment: what the dynamic loader, libc, or the search for a program heeds would let a job act as root.
- */
-const reservedNames = /^(PIKACI_INCUS_.*|LD_.*|PATH|GLIBC_TUNABLES|GCONV_PATH|LOCPATH|NLSPATH|BASH_ENV|ENV)$/;
-const reservedMessage =
-  'is reserved for the runner and the loader of programs; set it in the command instead';
+/** Variables that no job can have: the runner's, and those that bash sets itself and takes from nobody. */
+const reservedNames = /^(PIKACI_INCUS_.*|BASHOPTS|BASH_VERSINFO|EUID|PPID|SHELLOPTS|UID)$/;
+const reservedMessage = "is the runner's or one of bash's constants, which no environment can set";
 
 export const EnvVar = z
   .strictObject({
@@ -31,7 +27,7 @@ export const EnvVar = z
         ],
       })
       .describe(
-        'Name of the variable. Names that start with PIKACI_INCUS_ belong to the runner; PATH, LD_* and similar variables, which affect programs that run as root in the guest, must be set in the command itself.',
+        'Name of the variable. Names that start with PIKACI_INCUS_ belong to the runner, and BASHOPTS, BASH_VERSINFO, EUID, PPID, SHELLOPTS and UID are constants of bash, which runs the command.',
       ),
     // 4 bytes a character and the name stay below the 128 KiB that Linux allows one variable.
     value: text(32000).optional().describe('The literal value: no shell and no controller expands it.'),

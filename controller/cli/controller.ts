@@ -143,7 +143,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
             `Secret ${namespace}/${secret} is not there, or has no key ${key}`,
           );
         }
-        return value;
+        return value.toString('utf8');
       },
       wake: (key) => cluster.engine.wake(key),
       events: {

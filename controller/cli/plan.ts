@@ -148,12 +148,12 @@ function changes(job: CiJob, resolved: Resolved, storagePool: string): Command[]
   const instance = instanceName(uid, attempt);
   const surroundings = { controllerId: 'plan', storagePool };
   const launch = launchCommand(job, attempt);
-  const names = Object.fromEntries(job.spec.env.map(({ name }) => [name, '']));
+  const names = new Map(job.spec.env.map(({ name }) => [name, Buffer.alloc(0)]));
   return [
     { verb: 'create', instance, definition: definitionOf(job, attempt, resolved, surroundings) },
     ...(job.spec.instance.type === 'VirtualMachine' ? [{ verb: 'probe', instance } as const] : []),
     // Only the names of variables are ever printed.
-    { ...launch, environment: { ...names, ...launch.environment } },
+    { ...launch, environment: names },
     { verb: 'collect', instance, artifacts: job.spec.artifacts },
     { verb: 'stop', instance, uid },
     { verb: 'delete', instance, uid },

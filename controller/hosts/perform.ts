@@ -9,7 +9,8 @@ import { refusalByGrants, type Grants } from './grants.ts';
 import type { Link } from './link.ts';
 import type { Artifacts } from './artifacts.ts';
 import { collect } from './collect.ts';
-import { logSourceOf, type LiveLogs } from './live-logs.ts';
+import { launch } from './launch.ts';
+import type { LiveLogs } from './live-logs.ts';
 import type { Turns } from './session.ts';
 import { resolveSource } from './sources.ts';
 import type { Watch } from './watch.ts';
@@ -51,15 +52,8 @@ export async function perform(
         return await resolve(command, ground);
       case 'create':
         return await create(command, ground);
-      case 'launch': {
-        const { client, watch } = ground;
-        if (command.secret === true) await client.putEnvironment(command.instance, command.environment);
-        const operation = await client.start(requestOf(command, ground.project));
-        watch.began(operation);
-        const log = logSourceOf(ground.inventory.get(command.instance));
-        if (log) ground.logs?.follow({ ...ground, turns: ground.turns.logs }, log);
-        return { kind: 'launched', operation: operation.id };
-      }
+      case 'launch':
+        return await launch(command, ground);
       case 'probe':
         return { kind: 'probed', ready: (await ground.client.processes(command.instance)) >= 0 };
       case 'collect':

@@ -2,7 +2,12 @@ import type { IncomingMessage } from 'node:http';
 import type WebSocket from 'ws';
 import * as z from 'zod';
 import { filePath, instancePath } from './commands.ts';
-import { environmentFile, environmentFileHeaders, environmentFilePath } from './environment-file.ts';
+import {
+  environmentFile,
+  environmentFileHeaders,
+  environmentFilePath,
+  type Variables,
+} from './environment-file.ts';
 import { IncusError, kindOfStatus } from './errors.ts';
 import { maxEventBytes } from './events.ts';
 import type { HttpPipe, HttpRequest } from './http.ts';
@@ -176,7 +181,7 @@ export class IncusClient {
   }
 
   /** Puts the environment that a launch takes from its file (environment-file.ts) into a guest. */
-  async putEnvironment(instance: string, environment: Readonly<Record<string, string>>): Promise<void> {
+  async putEnvironment(instance: string, environment: Variables): Promise<void> {
     const request = {
       method: 'POST' as const,
       path: filePath(this.#project, instance, environmentFilePath),

@@ -1,4 +1,4 @@
-import { environmentFilePath, fromEnvironmentFile } from './environment-file.ts';
+import { environmentFilePath, environmentFileVariable, type Variables } from './environment-file.ts';
 import type { HttpRequest } from './http.ts';
 
 /** A disk or other device of an instance, as Incus's configuration keys. */
@@ -43,9 +43,10 @@ export type Command =
       verb: 'launch';
       instance: string;
       argv: readonly string[];
-      environment: Readonly<Record<string, string>>;
-      /** The environment holds Secrets, and goes by a file (environment-file.ts). */
-      secret?: boolean;
+      /** Environment of the exec: what the runner is to know, and nothing of the job's. */
+      parameters: Readonly<Record<string, string>>;
+      /** The job's own variables, which go by a file (environment-file.ts). */
+      environment: Variables;
     }
   | { verb: 'probe'; instance: string }
   | {
@@ -101,8 +102,8 @@ export function requestOf(command: ChangingCommand, project: string): Request {
         method: 'POST',
         path: at('/exec'),
         body: {
-          command: command.secret === true ? fromEnvironmentFile(command.argv) : command.argv,
-          environment: command.secret === true ? {} : command.environment,
+          command: command.argv,
+          environment: execEnvironment(command),
           // Recorded, because in a VM an exec with neither recording nor websocket is killed within a second.
           'record-output': true,
           'wait-for-websocket': false,
@@ -145,17 +146,15 @@ export function commandLines(command: Command, project: string): string[] {
       return [incus('create', fingerprint, name, ...flags), ...disks, incus('start', name)];
     }
     case 'launch': {
-      if (command.secret === true) {
-        const owner = ['--uid', '0', '--gid', '0', '--mode', '0600'];
-        const argv = fromEnvironmentFile(command.argv).map(quote).join(' ');
-        const names = Object.keys(command.environment).map((key) => `${key}=…`);
-        const push = incus('file', 'push', '-', `${name}${environmentFilePath}`, ...owner);
-        return [`printf '%s\\0' ${names.join(' ')} | ${push}`, `${incus('exec', name)} -- ${argv}`];
-      }
-      const environment = Object.keys(command.environment)
-        .map((key) => ` --env ${key}=…`)
-        .join('');
-      return [`${incus('exec', name)}${environment} -- ${command.argv.map(quote).join(' ')}`];
+      const names = [...command.environment.keys()].map((key) => `${key}=…`);
+      const owner = ['--uid', '0', '--gid', '0', '--mode', '0600'];
+      const push = incus('file', 'push', '-', `${name}${environmentFilePath}`, ...owner);
+      const environment = pairs(execEnvironment(command)).flatMap((pair) => ['--env', pair]);
+      const exec = [...environment, '--', ...command.argv].map(quote).join(' ');
+      return [
+        ...(names.length === 0 ? [] : [`printf '%s\\0' ${names.join(' ')} '' | ${push}`]),
+        `${incus('exec', name)} ${exec}`,
+      ];
     }
     case 'probe':
       return [['incus', 'query', instancePath(project, name, '/state')].map(quote).join(' ')];
@@ -173,6 +172,15 @@ export function commandLines(command: Command, project: string): string[] {
     case 'delete':
       return [incus('delete', name)];
   }
+}
+
+/** The runner takes the job's variables from the file where the exec says so. */
+function execEnvironment({
+  parameters,
+  environment,
+}: Extract<Command, { verb: 'launch' }>): Record<string, string> {
+  const file = environment.size === 0 ? {} : { [environmentFileVariable]: environmentFilePath };
+  return { ...parameters, ...file };
 }
 
 function pairs(options: Record<string, string>): string[] {

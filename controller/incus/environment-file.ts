@@ -1,11 +1,17 @@
+/*
+ * The variables of a job go to the guest by a file. In the exec itself they would be the environment of processes that
+ * are root's, which heed some of them, and for a container Incus would hand them to `incusd forkexec` as arguments
+ * (measured on 6.0.4), which every user of the host can read.
+ */
+
 /**
- * The environment of a job with Secrets goes by a file in the guest. For a container, Incus would hand it to
- * `incusd forkexec` as arguments (measured on 6.0.4), which every user of the host can read.
- *
- * It is root's, on the guest's own disk, and gone before the runner begins. `/run` is no place for it: a guest that
- * boots mounts that anew.
+ * The runner reads the file as data, and removes it before the command begins. It is root's, on the guest's own disk:
+ * `/run` is no place for it, as a guest that boots mounts that anew.
  */
 export const environmentFilePath = '/root/.pikaci-incus-environment';
+
+/** Parameter of the runner that names the file. */
+export const environmentFileVariable = 'PIKACI_INCUS_ENVIRONMENT_FILE';
 
 /** For Incus's `POST …/files`: nobody but the guest's root may read it. */
 export const environmentFileHeaders = {
@@ -17,29 +23,16 @@ export const environmentFileHeaders = {
   'x-incus-mode': '0600',
 };
 
+/** Variables of a job: names, and values as the bytes they are. */
+export type Variables = ReadonlyMap<string, Buffer>;
+
 /**
- * Reads the file, removes it, and becomes the command behind its first argument. Reading comes first, as a variable of
- * the job may change what bash does; `-p` keeps bash from acting on those there are.
+ * The content of the file: `name=value` pairs that each end in NUL, which no value may hold, and an empty one, by which
+ * the runner knows that the file is whole.
  */
-const loader = [
-  'mapfile -d "" -t PIKACI_INCUS_FILE <"$1" || exit 1',
-  'rm -f "$1"',
-  'shift',
-  'for PIKACI_INCUS_PAIR in "${PIKACI_INCUS_FILE[@]}"; do export "${PIKACI_INCUS_PAIR?}"; done',
-  'exec "$@"',
-].join('; ');
-
-/** The same command, with its environment from the file. Bash is where every image has it (docs/guest-contract.md). */
-export function fromEnvironmentFile(argv: readonly string[]): string[] {
-  const bash = '/run/current-system/sw/bin/bash';
-  return [bash, '-p', '-c', loader, 'load-environment', environmentFilePath, ...argv];
+export function environmentFile(variables: Variables): Buffer {
+  const pairs = [...variables].flatMap(([name, value]) => [Buffer.from(`${name}=`), value, nul]);
+  return Buffer.concat([...pairs, nul]);
 }
 
-/** The content of the file. No value may hold a NUL, which no environment can carry. */
-export function environmentFile(environment: Readonly<Record<string, string>>): Buffer {
-  return Buffer.from(
-    Object.entries(environment)
-      .map(([name, value]) => `${name}=${value}\0`)
-      .join(''),
-  );
-}
+const nul = Buffer.from([0]);

@@ -57,7 +57,7 @@ export class ClusterJobStore implements JobStore {
     }
   }
 
-  secret(namespace: string, name: string, key: string): Promise<string | undefined> {
+  secret(namespace: string, name: string, key: string): Promise<Buffer | undefined> {
     return readSecret(this.#client, namespace, name, key);
   }
 

@@ -3,7 +3,7 @@ import type { KubeClient } from './client.ts';
 import { secrets } from './resources.ts';
 
 /**
- * The value of one key of a Secret; undefined if there is none. A Secret that we may not read is an error that says
+ * The value of one key of a Secret, as the bytes it is; undefined if there is none. A Secret that we may not read is an error that says
  * what to grant.
  */
 export async function readSecret(
@@ -11,11 +11,11 @@ export async function readSecret(
   namespace: string,
   name: string,
   key: string,
-): Promise<string | undefined> {
+): Promise<Buffer | undefined> {
   try {
     const secret = await client.get(secrets, { namespace, name });
     const value = secret.data?.[key];
-    return value === undefined ? undefined : Buffer.from(value, 'base64').toString('utf8');
+    return value === undefined ? undefined : Buffer.from(value, 'base64');
   } catch (error) {
     if (hasReason(error, 'NotFound')) return undefined;
     if (hasReason(error, 'Forbidden')) {

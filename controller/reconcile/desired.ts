@@ -2,7 +2,6 @@ import type { CiJob } from '../api/cijob.ts';
 import { guestPath } from '../api/mounts.ts';
 import { bytesOf } from '../api/text.ts';
 import type { Command, Device, InstanceDefinition } from '../incus/commands.ts';
-import { hasSecrets } from './environment.ts';
 import { instanceName, keyOf, specHash } from './names.ts';
 import type { SlotRequest } from './ports.ts';
 
@@ -88,8 +87,8 @@ export function launchArgv(job: CiJob): string[] {
   ];
 }
 
-/** Variables of the runner itself that travel beside the job's own. */
-export function runnerEnvironment(job: CiJob): Record<string, string> {
+/** Parameters of the runner that are not on its command line. */
+function runnerParameters(job: CiJob): Record<string, string> {
   return { PIKACI_INCUS_EXPECT_MOUNTS: job.spec.mounts.map((mount) => guestPath(mount) ?? '').join(':') };
 }
 
@@ -113,8 +112,8 @@ export function launchCommand(job: CiJob, attempt: number): Extract<Command, { v
     verb: 'launch',
     instance: instanceName(job.metadata.uid, attempt),
     argv: launchArgv(job),
-    environment: runnerEnvironment(job),
-    ...(hasSecrets(job) ? { secret: true } : {}),
+    parameters: runnerParameters(job),
+    environment: new Map(),
   };
 }
 

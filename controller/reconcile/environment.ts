@@ -1,13 +1,24 @@
-import type { CiJob } from '../api/cijob.ts';
+import type { CiJob, EnvVar } from '../api/cijob.ts';
+import type { Variables } from '../incus/environment-file.ts';
 import { maskOf, type Mask } from './masking.ts';
 import type { JobStore } from './ports.ts';
 
-/** A Secret that a job's environment names is not there, has no such key, or holds what no environment can carry. */
-export class UnusableSecret extends Error {
-  override readonly name = 'UnusableSecret';
-  readonly reason: 'SecretNotFound' | 'SecretInvalid';
+/** Linux starts no program with a longer string in its environment: name, "=", value and NUL (MAX_ARG_STRLEN). */
+const mostBytesOfOne = 128 * 1024;
+/**
+ * Nor with more of everything than a quarter of the stack's limit, which is 8 MiB by default: environment, arguments,
+ * and a pointer for each. The rest of that quarter is for the command, the variables that every job has, and the
+ * arguments of what the command starts.
+ */
+const mostBytesOfAll = 2 * 1024 * 1024 - 256 * 1024;
+const bytesOfPointer = 8;
 
-  constructor(reason: UnusableSecret['reason'], message: string) {
+/** The environment that a job asks for cannot be had: the job is at fault, or its Secrets are. */
+export class UnusableEnvironment extends Error {
+  override readonly name = 'UnusableEnvironment';
+  readonly reason: 'SecretNotFound' | 'SecretInvalid' | 'EnvironmentTooLarge';
+
+  constructor(reason: UnusableEnvironment['reason'], message: string) {
     super(message);
     this.reason = reason;
   }
@@ -21,31 +32,31 @@ export function hasSecrets({ spec }: CiJob): boolean {
 export class Environment {
   readonly #store: Pick<JobStore, 'secret'>;
   /** Values of Secrets, as they were read; undefined before. */
-  #secrets: Set<string> | undefined;
+  #secrets: readonly Buffer[] | undefined;
 
   constructor(store: Pick<JobStore, 'secret'>) {
     this.#store = store;
   }
 
-  /** Reads it, Secrets included: for the request that launches the command, and nothing else. @throws UnusableSecret */
-  async read({ metadata, spec }: CiJob): Promise<Record<string, string>> {
+  /** Reads it, Secrets included: for the file that a launch takes it from, and nothing else. @throws UnusableEnvironment */
+  async read({ metadata, spec }: CiJob): Promise<Variables> {
     const namespace = metadata.namespace ?? 'default';
-    const secrets = new Set(this.#secrets);
-    const values = await Promise.all(
-      spec.env.map(async ({ name, value, valueFrom }): Promise<[string, string]> => {
-        if (!valueFrom) return [name, value ?? ''];
-        const { name: secret, key } = valueFrom.secretKeyRef;
-        const found = await this.#store.secret(namespace, secret, key);
-        const what = `env ${name}: Secret ${secret}`;
-        if (found === undefined) throw new UnusableSecret('SecretNotFound', `${what} has no key ${key}`);
-        if (found.includes('\0'))
-          throw new UnusableSecret('SecretInvalid', `${what}: ${key} holds a NUL byte`);
-        secrets.add(found);
-        return [name, found];
-      }),
-    );
-    this.#secrets = secrets;
-    return Object.fromEntries(values);
+    const secrets: Buffer[] = [];
+    const read = async (variable: EnvVar): Promise<[string, Buffer]> => {
+      const { name, value = '', valueFrom } = variable;
+      if (!valueFrom) return [name, Buffer.from(value)];
+      const { name: secret, key } = valueFrom.secretKeyRef;
+      const found = await this.#store.secret(namespace, secret, key);
+      if (found === undefined)
+        throw new UnusableEnvironment('SecretNotFound', `env ${name}: Secret ${secret} has no key ${key}`);
+      refuseUnfit(variable, found);
+      secrets.push(found);
+      return [name, found];
+    };
+    const variables = new Map(await Promise.all(spec.env.map(read)));
+    refuseTooMuch(spec.env, variables);
+    this.#secrets = [...(this.#secrets ?? []), ...secrets].filter(isFirst);
+    return variables;
   }
 
   /** What to mask; undefined when its Secrets, which another process read at the launch, cannot be read any more. */
@@ -58,4 +69,38 @@ export class Environment {
     }
     return maskOf(this.#secrets ?? []);
   }
+}
+
+/** @throws UnusableEnvironment where the value of a Secret is one that no variable can have. */
+function refuseUnfit(variable: EnvVar, value: Buffer): void {
+  const invalid = (why: string) => new UnusableEnvironment('SecretInvalid', `${whereOf(variable)} ${why}`);
+  if (value.includes(0)) throw invalid('holds a NUL byte, which no environment variable can');
+  const most = mostBytesOfOne - variable.name.length - 2;
+  if (value.length > most) {
+    throw invalid(
+      `holds ${value.length} bytes; an environment variable of this name can hold ${most} on Linux. Mount larger data as a file`,
+    );
+  }
+}
+
+/** @throws UnusableEnvironment where no program could be started with all of it. */
+function refuseTooMuch(env: readonly EnvVar[], variables: Variables): void {
+  const sizeOf = ({ name }: EnvVar) => name.length + 2 + (variables.get(name)?.length ?? 0) + bytesOfPointer;
+  const size = env.reduce((sum, variable) => sum + sizeOf(variable), 0);
+  if (size <= mostBytesOfAll) return;
+  const largest = env.toSorted((a, b) => sizeOf(b) - sizeOf(a)).slice(0, 3);
+  const named = largest.map((variable) => `${whereOf(variable)}: ${sizeOf(variable)} bytes`).join('; ');
+  throw new UnusableEnvironment(
+    'EnvironmentTooLarge',
+    `the variables of the job take ${size} bytes, and Linux starts no program with more than ${mostBytesOfAll} beside its command; the largest are ${named}`,
+  );
+}
+
+function whereOf({ name, valueFrom }: EnvVar): string {
+  if (!valueFrom) return `env ${name}`;
+  return `env ${name}: key ${valueFrom.secretKeyRef.key} of Secret ${valueFrom.secretKeyRef.name}`;
+}
+
+function isFirst(value: Buffer, index: number, all: readonly Buffer[]): boolean {
+  return all.findIndex((other) => other.equals(value)) === index;
 }

@@ -8,7 +8,7 @@ import { truncationMark } from './verdict.ts';
  * prints by mistake. A job that means to give a value away can: it may print it in any other form.
  */
 
-/** Values shorter than this are not masked: words of the text would be. */
+/** Values of fewer bytes than this are not masked: words of the text would be. */
 const shortest = 4;
 /** The most texts to look for: a Secret with more lines than this is masked by its longest. */
 const mostTexts = 1000;
@@ -20,11 +20,16 @@ const leftOut =
 export type Mask = readonly Buffer[];
 
 /** The mask for values of Secrets. Their lines are masked each: tools print and indent them one by one. */
-export function maskOf(values: Iterable<string>): Mask {
-  const texts = [...values].flatMap((value) => [value, ...value.split('\n')]).map((text) => text.trim());
+export function maskOf(values: Iterable<Buffer>): Mask {
+  // Latin-1 has a character for each byte. Bytes that are no UTF-8 show as they are, or as U+FFFD.
+  const shown = [...values].flatMap((value) => [value, Buffer.from(value.toString('utf8'))]);
+  const texts = shown
+    .map((bytes) => bytes.toString('latin1'))
+    .flatMap((text) => [text, ...text.split('\n')])
+    .map((text) => text.replace(/^[ \t-\r]+/, '').replace(/[ \t-\r]+$/, ''));
   return [...new Set(texts)]
     .filter((text) => text.length >= shortest)
-    .map((text) => Buffer.from(text))
+    .map((text) => Buffer.from(text, 'latin1'))
     .sort((a, b) => b.length - a.length)
     .slice(0, mostTexts);
 }

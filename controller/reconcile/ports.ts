@@ -19,7 +19,7 @@ export interface JobStore {
   writeStatus(job: CiJob, status: CiJobStatus): Promise<CiJob>;
   delete(job: CiJob): Promise<void>;
   /** Value of a key of a Secret in the job's namespace; undefined if there is none. */
-  secret(namespace: string, name: string, key: string): Promise<string | undefined>;
+  secret(namespace: string, name: string, key: string): Promise<Buffer | undefined>;
 }
 
 /** What a job asks of a host; see hosts/admission.ts. */

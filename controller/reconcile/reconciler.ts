@@ -3,11 +3,12 @@ import type { CiJobStatus } from '../api/cijob-status.ts';
 import { bytesOf } from '../api/text.ts';
 import type { Clock } from '../clock.ts';
 import type { Command } from '../incus/commands.ts';
+import type { Variables } from '../incus/environment-file.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { partingTime } from './attempt.ts';
 import { resolveCommand, slotRequestOf } from './desired.ts';
-import { Environment, hasSecrets, UnusableSecret } from './environment.ts';
+import { Environment, hasSecrets, UnusableEnvironment } from './environment.ts';
 import { masked, tailBytes } from './masking.ts';
 import { instanceName, keyOf } from './names.ts';
 import {
@@ -260,11 +261,11 @@ export class Reconciler {
     const { hosts } = this.#options;
     if (command.verb === 'collect') return this.#collect(job, cell, host, command);
     if (command.verb !== 'resolve' && command.verb !== 'launch') return hosts.perform(host, command);
-    let environment: Record<string, string>;
+    let environment: Variables;
     try {
       environment = await cell.environment.read(job);
     } catch (error) {
-      if (error instanceof UnusableSecret)
+      if (error instanceof UnusableEnvironment)
         return { kind: 'refused', reason: error.reason, message: error.message };
       return { kind: 'failed', message: `reading a Secret: ${(error as Error).message}` };
     }
@@ -274,8 +275,7 @@ export class Reconciler {
       const asked = early?.host === host && early.instance === command.instance;
       return asked ? early.outcome : hosts.perform(host, command);
     }
-    const whole = { ...command, environment: { ...environment, ...command.environment } };
-    const outcome = await hosts.perform(host, whole);
+    const outcome = await hosts.perform(host, { ...command, environment });
     return masked(outcome, await cell.environment.mask(job));
   }
 

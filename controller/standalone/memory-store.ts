@@ -98,9 +98,9 @@ export class MemoryStore implements JobStore {
     this.#secrets.set(`${namespace}/${name}`, data);
   }
 
-  secret(namespace: string, name: string, key: string): Promise<string | undefined> {
+  secret(namespace: string, name: string, key: string): Promise<Buffer | undefined> {
     const value = this.#secrets.get(`${namespace}/${name}`)?.[key];
-    return Promise.resolve(value === undefined ? undefined : Buffer.from(value, 'base64').toString('utf8'));
+    return Promise.resolve(value === undefined ? undefined : Buffer.from(value, 'base64'));
   }
 
   #update(job: CiJob, change: (current: CiJob) => CiJob): Promise<CiJob> {

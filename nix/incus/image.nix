@@ -59,6 +59,8 @@ in
   };
 
   config = {
+    # What the controller and this runner agree on; docs/guest-contract.md has the versions.
+    environment.etc."pikaci/guest-contract".text = builtins.readFile ./guest-contract;
     # "1": docs/guest-contract.md says what that promises. The runner refuses payloads that need another.
     environment.etc."pikaci/guest-interface".text = builtins.readFile ./guest-interface;
 

@@ -36,6 +36,7 @@ async function contractEntries(): Promise<Entry[]> {
     ...root.map((path) => ({ path, directory: true as const, mode: 0o755 })),
     ...job.map((path) => ({ path, directory: true as const, mode: 0o755, owner: pikaci })),
     { path: '/artifacts', directory: true, mode: 0o1777 },
+    { path: '/etc/pikaci/guest-contract', text: await fromNix('guest-contract'), mode: 0o644 },
     { path: '/etc/pikaci/guest-interface', text: await fromNix('guest-interface'), mode: 0o644 },
     { path: '/usr/bin/pikaci-incus-run', text: await fromNix('pikaci-incus-run'), mode: 0o755 },
     // Hidden where an init mounts /run fresh; there from the first moment where it does not.
@@ -89,11 +90,15 @@ if b" 200 " not in answer.split(b"\\r\\n")[0]:
 const busyboxInit = `#!/bin/bash
 trap 'exit 0' PWR TERM
 trap 'exec /bin/busybox reboot -f' INT
-# So that the runner sees how many processes the guest may have: by the first version of control groups, or the second.
+# So that the runner sees how many processes and how much memory the guest may have: by the first version of control
+# groups, or the second.
 mount() { /bin/busybox mount -n "$@" 2>/dev/null; }
 mount -t tmpfs none /sys/fs/cgroup
-/bin/busybox mkdir /sys/fs/cgroup/pids
-if ! mount -t cgroup -o pids none /sys/fs/cgroup/pids; then mount -t cgroup2 none /sys/fs/cgroup; fi
+/bin/busybox mkdir /sys/fs/cgroup/pids /sys/fs/cgroup/memory
+if mount -t cgroup -o pids none /sys/fs/cgroup/pids
+then mount -t cgroup -o memory none /sys/fs/cgroup/memory
+else mount -t cgroup2 none /sys/fs/cgroup
+fi
 while :; do
   /bin/busybox sleep 86400 &
   wait

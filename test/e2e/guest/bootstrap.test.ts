@@ -43,7 +43,7 @@ describe.for(allKinds)('a command that cannot be started in a %s guest', (kind) 
     ['bytes that are no text', { asRoot: '"\\\n\u00e9' }, 'must be 0 or 1, not ""\\???"'],
     [
       'a log limit that is none',
-      { environment: { PIKACI_INCUS_LOG_MAX_BYTES: 'all' } },
+      { parameters: { PIKACI_INCUS_LOG_MAX_BYTES: 'all' } },
       'PIKACI_INCUS_LOG_MAX_BYTES must be',
     ],
   ])('is refused with the reason: %s', async ([, request, reason]) => {
@@ -61,21 +61,40 @@ describe.for(allKinds)('a command that cannot be started in a %s guest', (kind) 
     expect((await guest.result()).bootstrap_error).toBe('PIKACI_INCUS_GUEST_COMMAND is missing or empty');
   });
 
+  const file = '/root/.pikaci-incus-environment';
+  const parameters = { PIKACI_INCUS_ENVIRONMENT_FILE: file };
+
+  test('is refused without its variables, where their file is not there or stays half a file', async () => {
+    await expectRefused({ parameters }, /^PIKACI_INCUS_ENVIRONMENT_FILE: .* is not there$/);
+    await guest.reset();
+    await guest.shellOk(`printf 'A=1\\0B=' >${file}`);
+    await expectRefused({ parameters }, /^PIKACI_INCUS_ENVIRONMENT_FILE: .* is not whole/);
+    expect(await guest.shell(`test -e ${file}`)).toMatchObject({ code: 1 });
+  });
+
+  test('waits for a file that a second launch is writing again', async () => {
+    await guest.shellOk(`printf 'A=half\\0' >${file}`);
+    const launched = await guest.start({ command: 'echo "$A"; exit 3', parameters });
+    await guest.shellOk(`sleep 0.5; printf 'A=whole\\0\\0' >${file}`);
+    expect(await guest.ended(launched)).toBe(3);
+    expect(await guest.log()).toBe('whole\n');
+  });
+
   test('is refused when an expected mount is only a directory', async () => {
     const mounts = '/workspace/snapshot:/staged/linux-rust/workspace-deps';
     await expectRefused(
-      { environment: { PIKACI_INCUS_EXPECT_MOUNTS: mounts } },
+      { parameters: { PIKACI_INCUS_EXPECT_MOUNTS: mounts } },
       /^\/staged\/linux-rust\/workspace-deps is not a mount point$/,
     );
   });
 
   test('is refused when an expected mount is not there, or not a path', async () => {
     await expectRefused(
-      { environment: { PIKACI_INCUS_EXPECT_MOUNTS: '/not here' } },
+      { parameters: { PIKACI_INCUS_EXPECT_MOUNTS: '/not here' } },
       /^\/not here is not a mount/,
     );
     await guest.reset();
-    await expectRefused({ environment: { PIKACI_INCUS_EXPECT_MOUNTS: 'workspace' } }, /not an absolute path/);
+    await expectRefused({ parameters: { PIKACI_INCUS_EXPECT_MOUNTS: 'workspace' } }, /not an absolute path/);
   });
 
   test('is started when the expected mounts are there, with blanks in their names too', async () => {
@@ -84,7 +103,7 @@ describe.for(allKinds)('a command that cannot be started in a %s guest', (kind) 
     );
     const { result, log } = await guest.run({
       command: 'cat file; echo new >file',
-      environment: { PIKACI_INCUS_EXPECT_MOUNTS: '/workspace/snapshot/:/mnt/a b\\c' },
+      parameters: { PIKACI_INCUS_EXPECT_MOUNTS: '/workspace/snapshot/:/mnt/a b\\c' },
     });
     expect(log).toMatch(/^content\n.*Read-only file system\n$/);
     expect(result.status).toBe('failed');

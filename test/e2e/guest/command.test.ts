@@ -2,6 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { startBench, type Bench } from '../support/bench.ts';
 import { allKinds, Guest } from './guest.ts';
 
+const nul = Buffer.from([0]);
 let bench: Bench;
 beforeAll(async () => {
   bench = await startBench();
@@ -41,6 +42,15 @@ describe.for(allKinds)('the command in a %s guest', (kind) => {
     expect(asRoot.log).toBe('0\n0\n/root root\n');
   });
 
+  test('may choose another home and PATH, and has what the host gives every exec', async () => {
+    const { log } = await guest.run({
+      command: 'echo "$HOME $USER $LANG"; echo ~; set -e; exit 3',
+      environment: { HOME: '/cargo-home', USER: 'somebody' },
+    });
+    expect(log).toBe('/cargo-home somebody C.UTF-8\n/cargo-home\n');
+    expect(await guest.result()).toMatchObject({ exit_code: 3 });
+  });
+
   test('finds the environment of the contract, and may write where it should', async () => {
     const command = `
       echo $CARGO_HOME $CARGO_TARGET_DIR $CARGO_TERM_COLOR $CARGO_INCREMENTAL
@@ -72,6 +82,7 @@ describe.for(allKinds)('the command in a %s guest', (kind) => {
       AWKWARD: 'two\nlines, "quotes", \'more\', $HOME `id` \\ * ~ \t end ',
       EMPTY: '',
       BYTES: 'é \u0001 😀',
+      NO_TEXT: Buffer.from([0xff, 0xfe, 0x01, 0xc3, 0x28, 0x80, 0x41, 0x0a]),
       LONG: 'x'.repeat(32768),
       status: 's',
       log: 'l',
@@ -87,32 +98,124 @@ describe.for(allKinds)('the command in a %s guest', (kind) => {
       command: `for name in ${names.join(' ')}; do printf '%s=%s\\0' $name "\${!name}"; done | base64`,
       environment,
     });
-    const seen = Buffer.from(log, 'base64').toString().split('\0').slice(0, -1);
     const expected = Object.entries({ ...environment, SECONDS: '0' });
-    expect(seen).toEqual(expected.map(([name, value]) => `${name}=${value}`));
+    const pairs = expected.flatMap(([name, value]) => [Buffer.from(`${name}=`), Buffer.from(value), nul]);
+    expect(Buffer.from(log, 'base64').toString('latin1')).toBe(Buffer.concat(pairs).toString('latin1'));
   });
 
-  test("is not moved by the job's environment before it has become the job", async () => {
-    const { result, log } = await guest.run({
-      command: 'echo ran; echo $PATH',
-      asRoot: true,
-      environment: {
-        // `env` itself is looked up in this PATH.
-        PATH: '/nowhere:/usr/bin',
-        BASH_ENV: '/nowhere/startup',
-        ENV: '/nowhere/startup',
-        IFS: '/',
-        TZ: 'Antarctica/Troll',
-        TMPDIR: '/nowhere',
-        POSIXLY_CORRECT: '1',
-        SHELLOPTS: 'errexit:noexec',
-        'BASH_FUNC_printf%%': '() { echo hijacked; }',
-      },
+  test.for([false, true])(
+    'has its environment to itself: no process of root has any of it, before, meanwhile or after (root: %s)',
+    async (asRoot) => {
+      // Preloaded, a library acts in every process that finds it in its environment; bash's startup file in every bash.
+      await guest.shellOk(
+        `printf '%s' 'echo "$BASHPID $(id -u) $(tr "\\\\0" " " </proc/$BASHPID/cmdline)" >>/tmp/started' >/tmp/startup; : >/tmp/started; chmod 666 /tmp/started`,
+      );
+      const { result, log } = await guest.run({
+        command: 'echo ran; echo "$PATH"; echo "$TMOUT $LOCALE_ARCHIVE $EXECIGNORE"; sleep 1.5; exit 5',
+        asRoot,
+        environment: {
+          PATH: '/nowhere:/usr/bin',
+          BASH_ENV: '/tmp/startup',
+          ENV: '/tmp/startup',
+          PROMPT_COMMAND: 'echo hijacked',
+          IFS: '/',
+          TZ: 'Antarctica/Troll',
+          TMOUT: '1',
+          TMPDIR: '/nowhere',
+          LOCALE_ARCHIVE: '/nowhere/archive',
+          LC_ALL: 'xx_XX.UTF-8',
+          EXECIGNORE: '*',
+          GLOBIGNORE: '*',
+          POSIXLY_CORRECT: '1',
+          FUNCNEST: '1',
+          BASH_COMPAT: '3.2',
+          'BASH_FUNC_printf%%': '() { echo hijacked; }',
+        },
+      });
+      expect(log).toContain('ran\n/run/current-system/sw/bin:/nowhere:/usr/bin\n1 /nowhere/archive *\n');
+      expect(log).not.toContain('hijacked');
+      expect(result).toMatchObject({ exit_code: 5, timed_out: false });
+      expect(result).not.toHaveProperty('bootstrap_error');
+      expect(Math.abs(Date.parse(result.finished_at) - Date.now())).toBeLessThan(60_000);
+      expect(Date.parse(result.finished_at) - Date.parse(result.started_at)).toBeGreaterThan(1_500);
+      const started = (await guest.shellOk('cat /tmp/started')).trim().split('\n').filter(Boolean);
+      for (const line of started) {
+        expect(line).toMatch(asRoot ? /^\d+ 0 \S+bash --noprofile --norc -lc / : /^\d+ 1000 /);
+      }
+    },
+  );
+
+  test('runs while no process of root carries a variable of it', async () => {
+    const operation = await guest.start({
+      command: 'echo up >/artifacts/up; until [ -e /tmp/go ]; do sleep 0.1; done; exit 7',
+      environment: { TOKEN: 'swordfish-0815', LD_DEBUG_OUTPUT: '/tmp/loader', LD_DEBUG: 'files' },
     });
-    expect(result).toMatchObject({ status: 'passed' });
-    expect(log).toContain('ran\n/run/current-system/sw/bin:/nowhere:/usr/bin\n');
-    expect(Math.abs(Date.parse(result.finished_at) - Date.now())).toBeLessThan(60_000);
+    await expect
+      .poll(() => guest.shell('test -s /artifacts/up'), { timeout: 10_000 })
+      .toMatchObject({ code: 0 });
+    const holders = await guest.shellOk(
+      'for p in $(grep -a -l swordfish-0815 /proc/[0-9]*/environ); do p=${p%/*}; while read -r k v _; do [ "$k" != Uid: ] || echo "$v"; done <$p/status; done',
+    );
+    expect(new Set(holders.trim().split('\n'))).toEqual(new Set(['1000']));
+    expect(
+      await guest.shellOk(
+        'find /root /run /var/lib -name "*environment*" -o -name "variables*" | grep -v systemd || true',
+      ),
+    ).toBe('');
+    await guest.shellOk('touch /tmp/go');
+    expect(await guest.ended(operation)).toBe(7);
+    // The dynamic loader writes a file for each program that it starts with that variable: as the user of that program.
+    const owners = await guest.shellOk(
+      'shopt -s nullglob; for f in /tmp/loader.*; do stat -c %u "$f"; done; rm -f /tmp/loader.* /tmp/go',
+    );
+    for (const owner of owners.trim().split('\n').filter(Boolean)) expect(owner).toBe('1000');
   });
+
+  test('begins with signals as they are by default: none ignored, none blocked', async () => {
+    const { log } = await guest.run({
+      command:
+        "grep -E 'Sig(Blk|Ign)' /proc/self/status; while yes; do :; done | head -n 1; kill -INT $$; echo survived",
+      timeoutSeconds: 20,
+    });
+    expect(log).toBe('SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\ny\n');
+    expect(await guest.result()).toMatchObject({ exit_code: 130, timed_out: false });
+  });
+
+  test("ends with its own exit code, whatever a login shell's files are in the image", async () => {
+    const homes = ['/home/pikaci', '/root'];
+    const skeleton =
+      'if [ "$SHLVL" = 1 ]; then [ -x /usr/bin/clear_console ] && /usr/bin/clear_console -q; fi';
+    const hostile = 'echo logged out; exit 9';
+    const commands: [command: string, code: number][] = [
+      ['set -e; true; exit 0', 0],
+      ['set -e; exit 3', 3],
+      ['shopt -q login_shell && exit 4', 4],
+      ['true', 0],
+      ['set -e; false; true', 1],
+      ['trap "exit 6" EXIT; exit 5', 6],
+      ['f() { exit 8; }; f', 8],
+      ['exec bash -c "exit 10"', 10],
+      ['kill -TERM $$', 143],
+    ];
+    const ends = async (file: string, asRoot: boolean, some: typeof commands) => {
+      for (const [command, code] of some) {
+        await guest.reset();
+        await guest.shellOk(
+          `for f in ${homes.map((home) => `${home}/.bash_logout ${home}/.bash_profile ${home}/.bashrc`).join(' ')} /etc/bash.bash_logout; do printf '%s\\n' '${file}' >$f; done`,
+        );
+        const { result, log } = await guest.run({ command, asRoot });
+        expect(log).not.toContain('logged out');
+        expect([command, result.exit_code]).toEqual([command, code]);
+      }
+    };
+    await ends(hostile, false, commands);
+    await ends(hostile, true, commands.slice(0, 2));
+    await guest.reset();
+    await guest.shellOk(`echo '${hostile}' >/cargo-home/.bash_logout`);
+    const elsewhere = await guest.run({ command: 'exit 3', environment: { HOME: '/cargo-home' } });
+    expect(elsewhere.result).toMatchObject({ exit_code: 3 });
+    await ends(skeleton, false, commands.slice(0, 2));
+  }, 120_000);
 
   test('does not show its environment to others: not in arguments, units or the journal', async () => {
     const operation = await guest.start({

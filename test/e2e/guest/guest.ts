@@ -1,8 +1,16 @@
 import { randomBytes } from 'node:crypto';
+import { rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
+import {
+  environmentFile,
+  environmentFilePath,
+  environmentFileVariable,
+} from '../../../controller/incus/environment-file.ts';
 import type { CommandResult } from '../../support/command.ts';
 import type { GuestKind } from '../../support/guest-image.ts';
 import { Operation, type IncusServer } from '../../support/incus-server.ts';
+import { makeTempDir } from '../../support/temp-dir.ts';
 import { guestAliases } from '../support/shared-incus.ts';
 
 /** What a controller asks of the runner. */
@@ -10,8 +18,10 @@ export interface Request {
   command?: string;
   timeoutSeconds?: number | string;
   asRoot?: boolean | string;
-  /** The job's environment, and the runner's own further variables. */
-  environment?: Record<string, string>;
+  /** Further parameters of the runner, in the environment of the exec. */
+  parameters?: Record<string, string>;
+  /** The job's variables, which go by the file. */
+  environment?: Record<string, string | Buffer>;
 }
 
 /** result.json, to the letter of docs/guest-contract.md: a member too many fails. */
@@ -23,6 +33,7 @@ export const Result = z.strictObject({
   finished_at: z.iso.datetime(),
   message: z.string().min(1),
   timed_out: z.boolean(),
+  oom_killed: z.literal(true).optional(),
   bootstrap_error: z.string().min(1).optional(),
 });
 export type Result = z.infer<typeof Result>;
@@ -81,14 +92,28 @@ export class Guest implements AsyncDisposable {
 
   /** Sends the launch as a controller does, and returns the operation that waits for its end. */
   async start(job: Request): Promise<string> {
-    const { command, timeoutSeconds = 60, asRoot = false, environment = {} } = job;
+    const { command, timeoutSeconds = 60, asRoot = false, parameters = {} } = job;
     const flag = typeof asRoot === 'string' ? asRoot : asRoot ? '1' : '0';
     const argv = ['env'];
     if (command !== undefined) argv.push(`PIKACI_INCUS_GUEST_COMMAND=${command}`);
     argv.push(`PIKACI_INCUS_TIMEOUT_SECS=${timeoutSeconds}`, `PIKACI_INCUS_RUN_AS_ROOT=${flag}`, runner);
     const how = { 'record-output': true, 'wait-for-websocket': false, interactive: false };
     const path = `/1.0/instances/${this.name}/exec?project=${this.project}`;
+    const environment = { ...parameters, ...(await this.putVariables(job.environment)) };
     return Operation.parse(await this.incus.ask('POST', path, { command: argv, environment, ...how })).id;
+  }
+
+  /** Puts variables where the runner takes them from. Returns what tells it. */
+  async putVariables(variables: Request['environment'] = {}): Promise<Record<string, string>> {
+    const entries = Object.entries(variables).map(([name, value]) => [name, Buffer.from(value)] as const);
+    if (entries.length === 0) return {};
+    const local = join(await makeTempDir('variables'), 'file');
+    await writeFile(local, environmentFile(new Map(entries)));
+    const owner = ['--uid', '0', '--gid', '0', '--mode', '0600'];
+    const to = `${this.name}${environmentFilePath}`;
+    await this.incus.incusOk(['file', 'push', local, to, ...owner, '--project', this.project]);
+    await rm(dirname(local), { recursive: true });
+    return { [environmentFileVariable]: environmentFilePath };
   }
 
   /** The return code of a launch that has ended. */

@@ -141,7 +141,7 @@ describe.for(allKinds)('a %s guest', (kind) => {
       command: `
         head -c 65000 /dev/zero | tr '\\0' a; yes 0123456789 2>/dev/null | head -c 3000000; echo "$?" >/artifacts/after
         echo; echo 'the last words'; exit 6`,
-      environment: { PIKACI_INCUS_LOG_MAX_BYTES: `${limit}` },
+      parameters: { PIKACI_INCUS_LOG_MAX_BYTES: `${limit}` },
     });
     expect(result).toMatchObject({ exit_code: 6 });
     expect(result.message).toBe(`test command exited with 6; guest.log was cut after ${limit} bytes`);
@@ -162,7 +162,7 @@ describe.for(allKinds)('a %s guest', (kind) => {
     try {
       const { result } = await guest.run({
         command: 'sleep 77 >/dev/null 2>&1 & yes 2>/dev/null | head -c 100000; exit 6',
-        environment: { PIKACI_INCUS_LOG_MAX_BYTES: '2048' },
+        parameters: { PIKACI_INCUS_LOG_MAX_BYTES: '2048' },
       });
       expect(result.message).toBe('test command exited with 6; guest.log was cut after 2048 bytes');
     } finally {
@@ -174,7 +174,7 @@ describe.for(allKinds)('a %s guest', (kind) => {
     const limit = 1024;
     const { result, log } = await guest.run({
       command: `head -c ${limit} /dev/zero | tr '\\0' a; echo b; sleep 30`,
-      environment: { PIKACI_INCUS_LOG_MAX_BYTES: `${limit}` },
+      parameters: { PIKACI_INCUS_LOG_MAX_BYTES: `${limit}` },
       timeoutSeconds: 1,
     });
     expect(result).toMatchObject({ timed_out: true });
@@ -217,6 +217,37 @@ describe.for(allKinds)('a %s guest', (kind) => {
     );
     expect(log).toHaveLength(64 * mebibyte + marker(64 * mebibyte).length + endBytes);
   });
+
+  test.for([false, true])(
+    'says that the kernel killed a process for want of memory (root: %s)',
+    async (asRoot) => {
+      const limit = ['config', 'set', '--project', guest.project, guest.name];
+      await guest.incus.incusOk([...limit, 'limits.memory=128MiB']);
+      const eat = 'cat /dev/zero | tail -c 400000000';
+      try {
+        const own = await guest.run({ command: 'exec tail -c 400000000 < <(cat /dev/zero)', asRoot });
+        expect(own.result).toMatchObject({ status: 'failed', exit_code: 137, oom_killed: true });
+        expect(own.result.message).toContain('out of memory');
+        await guest.reset();
+        const child = await guest.run({ command: `${eat}; exit 1`, asRoot });
+        expect(child.result).toMatchObject({ status: 'failed', exit_code: 1, oom_killed: true });
+        await guest.reset();
+        const hangs = await guest.run({ command: `${eat}; sleep 60`, asRoot, timeoutSeconds: 10 });
+        expect(hangs.result).toMatchObject({ exit_code: 124, timed_out: true, oom_killed: true });
+        await guest.reset();
+        const passes = await guest.run({ command: `${eat}; exit 0`, asRoot });
+        expect(passes.result).toMatchObject({ status: 'passed', message: 'test passed' });
+        expect(passes.result).not.toHaveProperty('oom_killed');
+        await guest.reset();
+        // What was killed before is not this command's.
+        const later = await guest.run({ command: 'kill -KILL $$', asRoot });
+        expect(later.result).toMatchObject({ status: 'failed', exit_code: 137 });
+        expect(later.result).not.toHaveProperty('oom_killed');
+      } finally {
+        await guest.incus.incusOk([...limit, 'limits.memory=']);
+      }
+    },
+  );
 
   test('shows its log while it grows', async () => {
     const start = await guest.start({

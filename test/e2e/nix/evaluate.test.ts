@@ -100,6 +100,7 @@ describe('the guest image', () => {
       groups: { users: { gid: 100 } },
     });
     expect(await evaluated('m.config.environment.etc."pikaci/guest-interface".text')).toBe('1\n');
+    expect(await evaluated('m.config.environment.etc."pikaci/guest-contract".text')).toBe('2\n');
   });
 
   test('is a machine for Incus that waits for nothing and says when it is ready', async () => {

@@ -38,6 +38,7 @@ export class GuestFiles {
     for (const path of ['/', '/artifacts', '/workspace', '/tmp', '/etc', '/root'])
       this.#entries.set(path, { kind: 'directory' });
     this.write('/etc/passwd', 'root:x:0:0::/root:/bin/sh\n');
+    this.write('/etc/pikaci/guest-contract', '1\n2\n');
   }
 
   set(path: string, entry: GuestEntry): void {

@@ -96,7 +96,7 @@ export class Guest {
     onExit: (code: number, exec: Exec) => void,
     onPrint: (text: string) => void = () => undefined,
   ): Exec | NotStarted {
-    const launch = asLaunch(this.#loaded(request));
+    const launch = this.#asLaunch(request);
     if (launch && this.#script.hasRunner === false) return { code: 127, error: 'Command not found' };
     const steps = launch ? [] : plainCommand(request.command);
     if ('code' in steps) return steps;
@@ -134,18 +134,16 @@ export class Guest {
     return exec;
   }
 
-  /** A command whose environment is in a file gets it, and the file is gone. */
-  #loaded(request: ExecRequest): ExecRequest {
-    const [, , , , name, path = '', ...command] = request.command;
-    const content = name === 'load-environment' ? this.files.text(path) : undefined;
-    if (content === undefined) return request;
+  /** A launch of the runner. The variables of the job are in a file, which is gone then. */
+  #asLaunch(request: ExecRequest): Launch | undefined {
+    const launch = asLaunch(request);
+    const path = request.environment['PIKACI_INCUS_ENVIRONMENT_FILE'];
+    const content = launch && path !== undefined ? this.files.text(path) : undefined;
+    if (!launch || path === undefined || content === undefined) return launch;
     this.files.remove(path);
-    const pairs = content.split('\0').slice(0, -1);
-    const split = pairs.map((pair): [string, string] => {
-      const at = pair.indexOf('=');
-      return [pair.slice(0, at), pair.slice(at + 1)];
-    });
-    return { ...request, command, environment: { ...request.environment, ...Object.fromEntries(split) } };
+    const pairs = content.split('\0').filter((pair) => pair !== '');
+    const split = pairs.map((pair) => /^([^=]*)=([^]*)$/.exec(pair)?.slice(1) ?? []);
+    return { ...launch, environment: { ...launch.environment, ...(Object.fromEntries(split) as object) } };
   }
 
   #walk(steps: readonly Step[], process: Process): () => void {

@@ -120,14 +120,11 @@ export const badManifests: readonly BadManifest[] = [
   job('a variable that belongs to the runner', 'spec.env[0].name', {
     env: [{ name: 'PIKACI_INCUS_TIMEOUT_SECS', value: '1' }],
   }),
-  ...[
-    ...['PATH', 'LD_PRELOAD', 'LD_LIBRARY_PATH', 'LD_AUDIT', 'GLIBC_TUNABLES', 'GCONV_PATH'],
-    ...['LOCPATH', 'NLSPATH', 'BASH_ENV', 'ENV'],
-  ].map((name) =>
-    job(`${name}, which the guest's root would heed,`, 'spec.env[0].name', { env: [{ name, value: '/x' }] }),
+  ...['UID', 'EUID', 'PPID', 'SHELLOPTS', 'BASHOPTS', 'BASH_VERSINFO'].map((name) =>
+    job(`${name}, which bash sets itself,`, 'spec.env[0].name', { env: [{ name, value: '1' }] }),
   ),
   job('a reserved variable from a Secret', 'spec.env[0].name', {
-    env: [{ name: 'LD_PRELOAD', valueFrom: { secretKeyRef: { name: 's', key: 'k' } } }],
+    env: [{ name: 'PIKACI_INCUS_RUN', valueFrom: { secretKeyRef: { name: 's', key: 'k' } } }],
   }),
   job('a variable without value', 'spec.env[0]', variable({})),
   job(

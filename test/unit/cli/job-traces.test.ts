@@ -225,7 +225,8 @@ describe('a command to Incus', () => {
     verb: 'launch',
     instance: 'cijob-1',
     argv: ['env', 'PIKACI_INCUS_GUEST_COMMAND=secret-command'],
-    environment: { TOKEN: 'secret-value' },
+    parameters: {},
+    environment: new Map([['TOKEN', Buffer.from('secret-value')]]),
   } as const;
   const remove = { verb: 'delete', instance: 'cijob-1', uid: 'uid-a' } as const;
 

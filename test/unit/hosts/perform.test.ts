@@ -3,7 +3,8 @@ import { expect, it } from 'vitest';
 import { systemClock } from '../../../controller/clock.ts';
 import { perform, type Ground } from '../../../controller/hosts/perform.ts';
 import { Watch } from '../../../controller/hosts/watch.ts';
-import type { IncusClient } from '../../../controller/incus/client.ts';
+import type { GuestFile, IncusClient } from '../../../controller/incus/client.ts';
+import type { Variables } from '../../../controller/incus/environment-file.ts';
 import { IncusError } from '../../../controller/incus/errors.ts';
 import { FairQueue, sharesOf } from '../../../controller/incus/fair-queue.ts';
 import { Inventory } from '../../../controller/incus/inventory.ts';
@@ -32,11 +33,72 @@ it('a launch that is refused has the guest looked at, and its stop named, though
     lifecycle: () => undefined,
     drifted: (name: string, what: string) => drifts.push(`${name} ${what}`),
   };
-  const ground: Ground = {
+  const ground = groundOf(
+    client,
+    inventory,
+    new Watch(client, inventory, systemClock, events, () => undefined),
+  );
+  const launch = {
+    verb: 'launch',
+    instance: 'one',
+    argv: [],
+    parameters: {},
+    environment: new Map(),
+  } as const;
+  expect(await perform(launch, ground)).toEqual({ kind: 'failed', message: 'Instance is not running' });
+  expect(inventory.get('one')?.status).toBe('Stopped');
+  expect(drifts).toEqual(['one Stopped']);
+});
+
+/** Launches a job that has a variable, in a guest that states `contract`. Returns the outcome, and what was sent. */
+async function launched(contract: GuestFile) {
+  const sent: unknown[] = [];
+  const inventory = new Inventory();
+  const client = {
+    readFile: () => Promise.resolve(contract),
+    putEnvironment: (_instance: string, variables: Variables) => {
+      sent.push(variables);
+      return Promise.resolve();
+    },
+    start: ({ body }: { body: { environment: object } }) => {
+      sent.push(body.environment);
+      return Promise.resolve({ id: 'op' });
+    },
+  } as unknown as IncusClient;
+  const environment = new Map([['TOKEN', Buffer.from([0xff])]]);
+  const watch = { began: () => undefined } as unknown as Watch;
+  const launch = { verb: 'launch', instance: 'one', argv: [], parameters: {}, environment } as const;
+  return { outcome: await perform(launch, groundOf(client, inventory, watch)), sent };
+}
+const stated = (text: string): GuestFile => ({ kind: 'file', size: text.length, bytes: Buffer.from(text) });
+
+it('a launch puts the variables of the job into their file before it names it', async () => {
+  const { outcome, sent } = await launched(stated('2\n'));
+  expect(outcome).toEqual({ kind: 'launched', operation: 'op' });
+  expect(sent).toEqual([
+    new Map([['TOKEN', Buffer.from([0xff])]]),
+    { PIKACI_INCUS_ENVIRONMENT_FILE: '/root/.pikaci-incus-environment' },
+  ]);
+});
+
+it.each([
+  ['states no contract', { kind: 'missing' } as const],
+  ['keeps another contract', stated('1\n12\n')],
+])(
+  'a job with variables is not launched in an image that %s: its runner would drop them',
+  async (_what, contract) => {
+    const { outcome, sent } = await launched(contract);
+    expect(outcome).toMatchObject({ kind: 'refused', reason: 'ImageOutdated' });
+    expect(sent).toEqual([]);
+  },
+);
+
+function groundOf(client: IncusClient, inventory: Inventory, watch: Watch): Ground {
+  return {
     client,
     clock: systemClock,
     link: { resolve: () => Promise.resolve(undefined) },
-    watch: new Watch(client, inventory, systemClock, events, () => undefined),
+    watch,
     inventory,
     host: 'build-1',
     project: 'default',
@@ -47,8 +109,4 @@ it('a launch that is refused has the guest looked at, and its stop named, though
     turns: { logs: new PQueue(), archives: new FairQueue(sharesOf(4)) },
     artifacts: undefined,
   };
-  const launch = { verb: 'launch', instance: 'one', argv: [], environment: {} } as const;
-  expect(await perform(launch, ground)).toEqual({ kind: 'failed', message: 'Instance is not running' });
-  expect(inventory.get('one')?.status).toBe('Stopped');
-  expect(drifts).toEqual(['one Stopped']);
-});
+}

@@ -2,36 +2,42 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { commandLines, quote, requestOf, type Command } from '../../../controller/incus/commands.ts';
 
-const launch = (environment: Record<string, string>) =>
-  ({ verb: 'launch', instance: 'i', argv: ['env', 'runner'], environment }) as const satisfies Command;
+const launch = (variables: Record<string, string>) =>
+  ({
+    verb: 'launch',
+    instance: 'i',
+    argv: ['env', 'PIKACI_INCUS_GUEST_COMMAND=make all', 'runner'],
+    parameters: { PIKACI_INCUS_EXPECT_MOUNTS: '/a:/b' },
+    environment: new Map(Object.entries(variables).map(([name, value]) => [name, Buffer.from(value)])),
+  }) as const satisfies Command;
 
 describe('the two faces of a command', () => {
-  it('show no value of the environment on a command line, and carry it in the request alone', () => {
+  it('show no variable of a job: neither ours nor the request that starts it, which becomes arguments on the host', () => {
     fc.assert(
-      fc.property(fc.stringMatching(/^[A-Za-z0-9!$]{8,40}$/), (secret) => {
-        const command = launch({ TOKEN: `s3cret-${secret}` });
-        const lines = commandLines(command, 'default').join('\n');
-        expect(lines).toContain('TOKEN=…');
-        expect(lines).not.toContain(`s3cret-${secret}`);
+      fc.property(fc.stringMatching(/^[A-Za-z0-9!$]{8,40}$/), (value) => {
+        const command = launch({ TOKEN: `s3cret-${value}` });
         const { path, body } = requestOf(command, 'default');
-        expect(path).not.toContain('s3cret');
-        expect(body).toMatchObject({ environment: { TOKEN: `s3cret-${secret}` } });
+        expect(`${path} ${JSON.stringify(body)}`).not.toContain('TOKEN');
+        expect(body).toMatchObject({
+          command: command.argv,
+          environment: {
+            PIKACI_INCUS_EXPECT_MOUNTS: '/a:/b',
+            PIKACI_INCUS_ENVIRONMENT_FILE: '/root/.pikaci-incus-environment',
+          },
+        });
+        expect(commandLines(command, 'default')).toEqual([
+          "printf '%s\\0' TOKEN=… '' | incus file push - i/root/.pikaci-incus-environment --uid 0 --gid 0 --mode 0600 --project default",
+          "incus exec i --project default --env PIKACI_INCUS_EXPECT_MOUNTS=/a:/b --env PIKACI_INCUS_ENVIRONMENT_FILE=/root/.pikaci-incus-environment -- env 'PIKACI_INCUS_GUEST_COMMAND=make all' runner",
+        ]);
       }),
     );
   });
 
-  it('show a secret environment on no command line, neither ours nor one of the host', () => {
-    const command = { ...launch({ TOKEN: 's3cret' }), secret: true };
-    const { body } = requestOf(command, 'default');
-    expect(JSON.stringify(body)).not.toContain('s3cret');
-    expect(body).toMatchObject({ environment: {} });
-    const lines = commandLines(command, 'default');
-    expect(lines).toHaveLength(2);
-    expect(lines[0]).toBe(
-      "printf '%s\\0' TOKEN=… | incus file push - i/root/.pikaci-incus-environment --uid 0 --gid 0 --mode 0600 --project default",
-    );
-    expect(lines[1]).toMatch(/^incus exec i --project default -- .* env runner$/);
-    expect(lines.join('\n')).not.toContain('s3cret');
+  it('need no file where a job has no variables', () => {
+    expect(requestOf(launch({}), 'default').body).toMatchObject({
+      environment: { PIKACI_INCUS_EXPECT_MOUNTS: '/a:/b' },
+    });
+    expect(commandLines(launch({}), 'default')).toHaveLength(1);
   });
 
   it('launch recorded and detached: in a VM nothing else outlives a second', () => {

@@ -16,7 +16,7 @@ import { MemoryStore } from '../../../controller/standalone/memory-store.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 
 const value = 'correct-horse-battery';
-const file = (text: string, size = Buffer.byteLength(text)): GuestFile => ({
+const file = (text: string | Buffer, size = Buffer.byteLength(text)): GuestFile => ({
   kind: 'file',
   size,
   bytes: Buffer.from(text),
@@ -30,12 +30,16 @@ const collected = (result: GuestFile, log: GuestFile): CommandOutcome => ({
 });
 
 /** What a status would say of a guest's files, once they are masked. */
-function said(result: GuestFile, log: GuestFile, secrets: string[] | undefined) {
-  const outcome = masked(collected(result, log), secrets && maskOf(secrets));
+function said(result: GuestFile, log: GuestFile, secrets: (string | Buffer)[] | undefined) {
+  const outcome = masked(
+    collected(result, log),
+    secrets && maskOf(secrets.map((secret) => Buffer.from(secret))),
+  );
   if (outcome.kind !== 'collected') throw new Error(outcome.kind);
   return verdictOf({ spec: { timeoutSeconds: 60 } } as CiJob, outcome.collected);
 }
-const excerptOf = (log: string, secrets: string[]) => said(resultFile({}), file(log), secrets)?.log?.excerpt;
+const excerptOf = (log: string | Buffer, secrets: (string | Buffer)[]) =>
+  said(resultFile({}), file(log), secrets)?.log?.excerpt;
 
 describe('the value of a Secret', () => {
   test('is masked wherever it stands in the end of the log', () => {
@@ -49,7 +53,13 @@ describe('the value of a Secret', () => {
     );
   });
 
-  test('is left where it has less than four characters', () => {
+  test('that is no text is masked as the bytes it is, and as it is shown', () => {
+    const bytes = Buffer.from([0xff, 0x61, 0x62, 0x63, 0xc3, 0x28, 0xa0]);
+    const log = Buffer.concat([Buffer.from('<'), bytes, Buffer.from(`> <${bytes.toString('utf8')}>`)]);
+    expect(excerptOf(log, [bytes])).toBe('<***> <***>');
+  });
+
+  test('is left where it has less than four bytes', () => {
     expect(excerptOf('abc abcd', ['abc'])).toBe('abc abcd');
     expect(excerptOf('abc abcd', ['abcd'])).toBe('abc ***');
   });
@@ -63,7 +73,7 @@ describe('the value of a Secret', () => {
     'is masked where the beginning of the excerpt cuts it, %i bytes from its end',
     (kept) => {
       const log = `${'y'.repeat(9000)}${value}${'x'.repeat(excerptBytes - kept)}`;
-      const tail = log.slice(-tailBytes(maskOf([value])));
+      const tail = log.slice(-tailBytes(maskOf([Buffer.from(value)])));
       const excerpt = said(resultFile({}), file(tail, log.length), [value])?.log?.excerpt;
       const shown = `${'y'.repeat(9000)}***${'x'.repeat(excerptBytes - kept)}`;
       expect(excerpt === shown.slice(-excerptBytes)).toBe(true);
@@ -72,7 +82,7 @@ describe('the value of a Secret', () => {
 
   test('leaves no half of itself where much of the excerpt is masked', () => {
     const log = `${value}${`${value}\n`.repeat(1000)}`;
-    const tail = log.slice(-tailBytes(maskOf([value])));
+    const tail = log.slice(-tailBytes(maskOf([Buffer.from(value)])));
     expect(said(resultFile({}), file(tail, log.length), [value])?.log?.excerpt).toMatch(/^\**\n(\*\*\*\n)*$/);
   });
 
@@ -113,7 +123,10 @@ describe('the value of a Secret', () => {
 
   test('is masked in what a host answers', () => {
     const answer: CommandOutcome = { kind: 'failed', message: `bad variable TOKEN=${value}` };
-    expect(masked(answer, maskOf([value]))).toEqual({ kind: 'failed', message: 'bad variable TOKEN=***' });
+    expect(masked(answer, maskOf([Buffer.from(value)]))).toEqual({
+      kind: 'failed',
+      message: 'bad variable TOKEN=***',
+    });
   });
 });
 
@@ -196,7 +209,7 @@ describe('a controller', () => {
         },
         secret: (_namespace: string, name: string) => {
           asked.push(name);
-          return Promise.resolve(secret);
+          return Promise.resolve(secret === undefined ? undefined : Buffer.from(secret));
         },
       }),
       hosts,
