@@ -2,7 +2,7 @@ import { findCondition, isTrue } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
-import { definitionOf, launchCommand, resolveCommand } from './desired.ts';
+import { definitionOf, launchCommand, resolveCommand, runnerPath } from './desired.ts';
 import { instanceName } from './names.ts';
 import type { HostView, Observed, Patience, Problem } from './observed.ts';
 import { calledOff, isOwn, yes, type Step } from './step.ts';
@@ -267,8 +267,12 @@ function refusalIn(problem: Problem | undefined): Verdict | undefined {
 
 function withoutResult({ runner, memory }: Observed): Verdict {
   const code = typeof runner === 'object' ? runner.returnCode : undefined;
-  if (code === 127 || code === 126) {
-    return config('RunnerNotFound', 'the image has no runner /run/current-system/sw/bin/pikaci-incus-run');
+  if (code === 127) return config('RunnerNotFound', `the image has no runner ${runnerPath}`);
+  if (code === 126) {
+    return config(
+      'RunnerNotExecutable',
+      `the image has a runner ${runnerPath} that cannot be executed: look at its mode, and at the program in its first line`,
+    );
   }
   return infrastructure(
     'RunnerVanished',

@@ -213,8 +213,11 @@ describe('a runner that ended without a result', () => {
       }),
     );
 
-  it.each([126, 127])('was not in the image, if the code is %i', (code) => {
-    expect(ended(code).verdict).toBe('Config RunnerNotFound');
+  it.each([
+    [127, 'RunnerNotFound'],
+    [126, 'RunnerNotExecutable'],
+  ])('with the code %i is the fault of the image: %s', (code, reason) => {
+    expect(ended(code).verdict).toBe(`Config ${reason}`);
   });
 
   it.each([0, 1, 125, 128, undefined])('vanished, if the code is %s: that is never success', (code) => {
