@@ -32,6 +32,7 @@ const Result = z.object({
   exit_code: z.int().min(0).max(255),
   message: z.string().max(4096).optional(),
   timed_out: z.boolean().optional(),
+  oom_killed: z.boolean().optional(),
   bootstrap_error: z.string().max(4096).nullish(),
 });
 
@@ -64,6 +65,7 @@ export function verdictOf(job: CiJob, { result, log: logFile }: Collected): Verd
     status,
     exit_code: exitCode,
     timed_out: timedOut,
+    oom_killed: outOfMemory,
     bootstrap_error: bootstrapError,
     message,
   } = parsed.data;
@@ -81,20 +83,26 @@ export function verdictOf(job: CiJob, { result, log: logFile }: Collected): Verd
       passed: false,
       class: 'Timeout',
       reason: 'DeadlineExceeded',
-      message: `the command did not end within ${job.spec.timeoutSeconds} s`,
+      message: `the command did not end within ${job.spec.timeoutSeconds} s${outOfMemory ? `; ${limitReached(job)}` : ''}`,
       exitCode,
       log,
     };
   }
   if (status === 'passed') return { passed: true, exitCode, log };
+  const ended = message ?? `the command exited with code ${exitCode}`;
   return {
     passed: false,
     class: 'Test',
-    reason: 'NonZeroExitCode',
-    message: message ?? `the command exited with code ${exitCode}`,
+    reason: outOfMemory ? 'OutOfMemory' : 'NonZeroExitCode',
+    message: outOfMemory ? `${limitReached(job)} (${ended})` : ended,
     exitCode,
     log,
   };
+}
+
+/** The guest says that much, and the command failed in any case: it is believed. */
+function limitReached({ spec }: CiJob): string {
+  return `the memory limit of ${spec.instance.memory} was reached: the kernel killed a process of the job`;
 }
 
 /** An infrastructure failure of an attempt. */
