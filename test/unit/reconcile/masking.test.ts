@@ -94,7 +94,7 @@ describe('the value of a Secret', () => {
         kind: 'collected',
         collected: { result: missing, log: missing, artifacts },
       };
-      const shown = masked(outcome, secrets && maskOf(secrets));
+      const shown = masked(outcome, secrets && maskOf(secrets.map((secret) => Buffer.from(secret))));
       return shown.kind === 'collected' ? shown.collected.artifacts?.notes[0] : undefined;
     };
     expect(noted(`left out: ${value}.txt`, [value])).toEqual({
