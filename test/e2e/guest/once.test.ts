@@ -35,9 +35,12 @@ describe.for(allKinds)('a %s guest runs its command once', (kind) => {
       });
 
   test('when it is started five times at once: all get the same code', async () => {
-    const starts = await Promise.all(Array.from({ length: 5 }, () => guest.start({ command: counted })));
+    const command = `test "$TOKEN" = whole || exit 99; ${counted}`;
+    const environment = { TOKEN: 'whole' };
+    const starts = await Promise.all(Array.from({ length: 5 }, () => guest.start({ command, environment })));
     expect(await Promise.all(starts.map((start) => guest.ended(start)))).toEqual([7, 7, 7, 7, 7]);
     await expectOneRun();
+    expect(await guest.shell('test -e /root/.pikaci-incus-environment')).toMatchObject({ code: 1 });
   });
 
   test('when it is started again while it runs, and after its end, with whatever else', async () => {
