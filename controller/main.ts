@@ -1,7 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { ManifestError } from './api/manifest.ts';
 import type { ControllerOptions } from './cli/controller.ts';
-import { UsageError } from './cli/input.ts';
+import { UsageError } from './cli/usage-error.ts';
 import { addLane } from './cli/lanes.ts';
 import { flushOutputs, note, out, watchOutputs } from './cli/output.ts';
 import { plan, type PlanOptions } from './cli/plan.ts';
@@ -25,7 +25,7 @@ program
   .description('run CiJob manifests on an Incus host and wait for them; no cluster is needed')
   .requiredOption(
     '-f, --file <file>',
-    'manifest with CiJobs, YAML or JSON; "-" is standard input; may be given again',
+    'manifests with CiJobs, YAML or JSON, or a directory of them; "-" is standard input; may be given again',
     list,
   )
   .option('--host <file>', 'manifest with IncusHosts; the default is the Incus of this machine', list, [])
@@ -50,6 +50,7 @@ program
     'after',
     `
 Also as \`kubectl cijob run\` it does not talk to a cluster: jobs run on the Incus of this machine, or on that of --host.
+Files are read as \`kubectl create\` does: also lists, generateName and UTF-16; objects of other kinds are skipped.
 The log goes to standard output, phases and their times to standard error. Of several jobs, each line of a log comes
 after the name of its job.
 Ctrl-C cancels the jobs and cleans up; so do SIGTERM, SIGQUIT and SIGHUP, and a standard output that nobody reads any
@@ -74,7 +75,7 @@ program
   .description('print what `cijob run` would send to Incus for CiJob manifests, and change nothing')
   .requiredOption(
     '-f, --file <file>',
-    'manifest with CiJobs, YAML or JSON; "-" is standard input; may be given again',
+    'manifests with CiJobs, YAML or JSON, or a directory of them; "-" is standard input; may be given again',
     list,
   )
   .option('--host <file>', 'manifest with IncusHosts; the default is the Incus of this machine', list, [])

@@ -3,7 +3,9 @@ import { CiJobSpec } from './cijob.ts';
 import { ciJobResource, incusHostResource, resourceSchema } from './crd.ts';
 import { nearest } from './hints.ts';
 import { IncusHostSpec } from './incushost.ts';
-import { apiVersion } from './meta.ts';
+import { manifestText } from './manifest-text.ts';
+import { apiVersion, group } from './meta.ts';
+import { generatedName } from './object-name.ts';
 import { formatPath, problemsOf, type LocatedProblem, type Problem } from './problem.ts';
 import { childSchema, type Step, type StructuralSchema } from './structural.ts';
 import { annotations, dnsLabel, labels, objectName, secretKey } from './text.ts';
@@ -12,27 +14,44 @@ import { readYaml, type YamlDocument } from './yaml.ts';
 const string: StructuralSchema = { type: 'string' };
 
 /** `metadata` as people write it. What only the API server may set is accepted, since `kubectl get -o yaml` prints it. */
-const ManifestMeta = z.strictObject({
-  name: objectName,
-  namespace: dnsLabel.optional(),
-  labels: labels.optional(),
-  annotations: annotations.optional(),
-  ...Object.fromEntries(
-    [
-      'creationTimestamp',
-      'deletionGracePeriodSeconds',
-      'deletionTimestamp',
-      'finalizers',
-      'generateName',
-      'generation',
-      'managedFields',
-      'ownerReferences',
-      'resourceVersion',
-      'selfLink',
-      'uid',
-    ].map((name) => [name, z.unknown().optional()]),
-  ),
-});
+const ManifestMeta = z
+  .strictObject({
+    name: objectName.optional(),
+    generateName: z.string().optional(),
+    namespace: dnsLabel.optional(),
+    labels: labels.optional(),
+    annotations: annotations.optional(),
+    ...Object.fromEntries(
+      [
+        'creationTimestamp',
+        'deletionGracePeriodSeconds',
+        'deletionTimestamp',
+        'finalizers',
+        'generation',
+        'managedFields',
+        'ownerReferences',
+        'resourceVersion',
+        'selfLink',
+        'uid',
+      ].map((name) => [name, z.unknown().optional()]),
+    ),
+  })
+  .refine(({ name, generateName = '' }) => name !== undefined || generateName !== '', {
+    path: ['name'],
+    message: 'is required, or generateName',
+  })
+  .refine(
+    ({ name, generateName = '' }) => name !== undefined || generateName === '' || begins(generateName),
+    {
+      path: ['generateName'],
+      message: 'must be the beginning of a name: lower case letters, digits, "-" and "."',
+    },
+  );
+
+function begins(generateName: string): boolean {
+  return objectName.safeParse(generatedName(generateName, 0)).success;
+}
+
 const metaSchema: StructuralSchema = {
   type: 'object',
   properties: Object.fromEntries(Object.keys(ManifestMeta.shape).map((name) => [name, string])),
@@ -106,38 +125,45 @@ function formatProblem({ file, line, document, path, message }: ManifestProblem)
   return `${place}: ${path === '' ? '' : `${path} `}${message}`;
 }
 
+/** What a manifest file holds. */
+export interface ManifestFile {
+  manifests: Manifest[];
+  /** Kinds of the objects that are not for us, one for each. */
+  skipped: string[];
+  /** Objects that were given a name. */
+  named: { kind: string; generateName: string; name: string }[];
+}
+
 /**
- * The objects of a manifest file: YAML documents or JSON, with CiJobs, IncusHosts and Secrets.
+ * The objects of a manifest file, as `kubectl create` takes them: YAML documents or JSON, and lists of objects. CiJobs,
+ * IncusHosts and Secrets are read, objects of other kinds are passed over.
  *
  * @param fileName how messages call the file.
+ * @param nameFor makes a name from a `metadata.generateName`.
  * @throws {ManifestError} with every problem of every document.
  */
-export function parseManifests(text: string, fileName: string): Manifest[] {
-  const documents = readYaml(text);
+export function parseManifests(
+  bytes: Uint8Array,
+  fileName: string,
+  nameFor: (generateName: string) => string,
+): ManifestFile {
+  const content = manifestText(bytes);
+  if ('fault' in content) {
+    const { fault: message, ...place } = content;
+    throw new ManifestError([{ file: fileName, document: 1, ...place, path: '', message }]);
+  }
   const problems: ManifestProblem[] = [];
-  const manifests: Manifest[] = [];
-  documents.forEach((document, index) => {
-    const result = document.faults.length > 0 ? document.faults : parseOne(document.value);
-    if (!Array.isArray(result)) {
-      manifests.push(result);
-      return;
-    }
-    for (const { steps, path, message, line: known } of result) {
+  const file: ManifestFile = { manifests: [], skipped: [], named: [] };
+  readYaml(content.text).forEach((document, index) => {
+    const faults = document.faults.length > 0 ? document.faults : read(document.value, file, nameFor);
+    for (const { steps, path, message, line: known } of faults) {
       const line = known ?? document.lineOf(steps);
-      problems.push({
-        file: fileName,
-        document: index + 1,
-        ...(line !== undefined && { line }),
-        path,
-        message,
-      });
+      const at = line === undefined ? {} : { line };
+      problems.push({ file: fileName, document: index + 1, ...at, path, message });
     }
   });
-  if (problems.length === 0 && manifests.length === 0) {
-    problems.push({ file: fileName, document: 1, path: '', message: 'holds no object' });
-  }
   if (problems.length > 0) throw new ManifestError(problems);
-  return manifests;
+  return file;
 }
 
 type Fault = YamlDocument['faults'][number];
@@ -158,28 +184,86 @@ function withMetadata(schema: StructuralSchema): StructuralSchema {
   return { ...schema, properties: { ...schema.properties, metadata: metaSchema } };
 }
 
-function parseOne(value: unknown): Manifest | Fault[] {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
-    return [fault([], 'must be a map with apiVersion, kind, metadata and spec')];
-  }
-  const { kind: name } = value as { kind?: unknown };
+/** Reads an object, or those of a list, into `file`. Returns what is wrong. */
+function read(value: unknown, file: ManifestFile, nameFor: (generateName: string) => string): Fault[] {
+  if (!isMap(value)) return [fault([], 'must be a map with apiVersion, kind, metadata and spec')];
+  const { kind: name, apiVersion: version } = value;
   if (name === undefined) return [fault(['kind'], 'is required; CiJob or IncusHost')];
+  const items = itemsOf(value);
+  if (items) return items.flatMap((item, index) => within(index, read(item, file, nameFor)));
+  if (name === 'List') return [fault(['items'], 'is required, and must be a list')];
   const kind = typeof name === 'string' && Object.hasOwn(kinds, name) ? kinds[name] : undefined;
-  if (!kind) {
-    const near = typeof name === 'string' ? nearest(name, Object.keys(kinds)) : undefined;
+  if (kind && !(name === 'Secret' && isOfGroup(version))) return readOne(value, kind, file, nameFor);
+  const wrong = kind ? undefined : wrongKind(name, version);
+  if (wrong) return [wrong];
+  if (typeof name === 'string') file.skipped.push(name);
+  return [];
+}
+
+function readOne(
+  value: object,
+  { schema, structure }: { schema: z.ZodType; structure: StructuralSchema },
+  file: ManifestFile,
+  nameFor: (generateName: string) => string,
+): Fault[] {
+  const pruned = dropNulls(value, structure);
+  const result = schema.safeParse(pruned);
+  if (!result.success) return problemsOf(result.error, pruned, structure);
+  const parsed = result.data as z.infer<AnyManifest>;
+  const { name: given, generateName = '' } = parsed.metadata;
+  const name = given ?? nameFor(generateName);
+  if (given === undefined) file.named.push({ kind: parsed.kind, generateName, name });
+  file.manifests.push(manifestOf(parsed, name));
+  return [];
+}
+
+/** Why an object of a kind that is none of ours is a mistake; undefined where it is just not for us. */
+function wrongKind(kind: unknown, version: unknown): Fault | undefined {
+  const near = typeof kind === 'string' ? nearest(kind, Object.keys(kinds)) : undefined;
+  const ours = typeof version === 'string' && version.startsWith(`${group}/`);
+  if (typeof kind !== 'string' || near !== undefined || ours) {
     const meant = near === undefined ? '' : `; did you mean ${near}?`;
-    return [fault(['kind'], `must be CiJob or IncusHost, found ${JSON.stringify(name)}${meant}`)];
+    return fault(['kind'], `must be CiJob or IncusHost, found ${JSON.stringify(kind)}${meant}`);
   }
-  const pruned = dropNulls(value, kind.structure);
-  const result = kind.schema.safeParse(pruned);
-  if (!result.success) return problemsOf(result.error, pruned, kind.structure);
-  return manifestOf(result.data as z.infer<AnyManifest>);
+  return typeof version === 'string' ? undefined : fault(['apiVersion'], 'is required');
+}
+
+/** Whether it is of an API group with a name, which a Secret is not. */
+function isOfGroup(version: unknown): boolean {
+  return typeof version === 'string' && version.includes('/');
+}
+
+/** The objects in a list, such as `kubectl get -o yaml` prints; undefined for anything else. */
+function itemsOf(value: Record<string, unknown>): unknown[] | undefined {
+  const { kind, apiVersion: version, items } = value;
+  if (typeof kind !== 'string' || Object.hasOwn(kinds, kind)) return undefined;
+  if (items === null) return [];
+  if (!Array.isArray(items)) return undefined;
+  // As in Kubernetes' own lists of one kind, whose objects need not repeat it.
+  const known = { apiVersion: version, kind: kind.replace(/List$/, '') };
+  return items.map((item: unknown) =>
+    isMap(item) && item['kind'] === undefined && item['apiVersion'] === undefined
+      ? { ...known, ...item }
+      : item,
+  );
+}
+
+/** The same faults, of an object in a list. */
+function within(index: number, faults: readonly Fault[]): Fault[] {
+  return faults.map(({ steps, message, ...rest }) => ({
+    ...rest,
+    ...fault(['items', index, ...steps], message),
+  }));
+}
+
+function isMap(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 type AnyManifest = typeof CiJobManifest | typeof IncusHostManifest | typeof SecretManifest;
 
-function manifestOf(parsed: z.infer<AnyManifest>): Manifest {
-  const { name, namespace, labels, annotations } = parsed.metadata;
+function manifestOf(parsed: z.infer<AnyManifest>, name: string): Manifest {
+  const { namespace, labels, annotations } = parsed.metadata;
   const metadata: ManifestMetadata = {
     name,
     ...(namespace !== undefined && { namespace }),

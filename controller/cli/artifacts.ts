@@ -5,7 +5,7 @@ import type { CiJob } from '../api/cijob.ts';
 import { draftPathOf, fileNameOf } from '../file-names.ts';
 import { printableLine } from '../printable.ts';
 import { getJob, Unable, withCluster, type ClusterFlags } from './cluster.ts';
-import { UsageError } from './input.ts';
+import { UsageError } from './usage-error.ts';
 import { openLog, type LogQuery } from './log-stream.ts';
 import { note, out } from './output.ts';
 import { leave, programEnd } from './program-end.ts';

@@ -7,7 +7,7 @@ import { completion, shells, type Shell } from './completion.ts';
 import { describe, type DescribeOptions } from './describe.ts';
 import { get, type GetOptions } from './get.ts';
 import { hosts, type HostsOptions } from './hosts.ts';
-import { UsageError } from './input.ts';
+import { UsageError } from './usage-error.ts';
 import { logs, type LogsOptions } from './logs.ts';
 import { note, out } from './output.ts';
 import { shell, type ShellOptions } from './shell.ts';

@@ -13,7 +13,7 @@ import { isFinished } from '../reconcile/step.ts';
 import { auditLog } from '../telemetry/audit.ts';
 import { parseAddress } from '../telemetry/http.ts';
 import type { Logger } from '../telemetry/log.ts';
-import { UsageError } from './input.ts';
+import { UsageError } from './usage-error.ts';
 
 /** Flags of `cijob controller` that are about logs. */
 export interface LogOptions {

@@ -50,7 +50,10 @@ const attempt = 1;
  * @returns the exit code: 0 when every job could run, 78 when a host refuses one, 70 when one could not be asked.
  */
 export async function plan(options: PlanOptions): Promise<number> {
-  const input = await readInput([...options.file, ...options.host]);
+  // One after the other, so that a plan made twice is the same.
+  let end = 0;
+  const input = await readInput([...options.file, ...options.host], () => end++);
+  input.notes.forEach(note);
   if (options.offline)
     return await show(await planAll(input.jobs, input.hosts, anyHost, offline(input.hosts)), options);
   const standalone = new Standalone({

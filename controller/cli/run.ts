@@ -42,6 +42,7 @@ export async function run(options: RunOptions): Promise<number> {
   const say = (line: string) => {
     if (!options.quiet) note(line);
   };
+  input.notes.forEach(say);
   const finished = new Map<string, CiJobStatus>();
   const { promise: allGone, resolve: everythingGone } = Promise.withResolvers<readonly LeftBehind[]>();
   const look = () => {

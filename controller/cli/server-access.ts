@@ -4,7 +4,7 @@ import { rootCertificates } from 'node:tls';
 import type { KubeConfig } from '@kubernetes/client-node';
 import { proxiedAuthorization } from '../kube/bearer-token.ts';
 import { jobPath } from '../kube/job-path.ts';
-import { UsageError } from './input.ts';
+import { UsageError } from './usage-error.ts';
 
 /** Flags that name the controller's server. */
 export interface ServerFlags {

@@ -9,8 +9,9 @@ import { defaultPatience } from '../reconcile/observed.ts';
 import type { Observer } from '../reconcile/ports.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { MemoryStore } from '../standalone/memory-store.ts';
+import type { Input } from './input.ts';
 import { LostHosts } from './lost-hosts.ts';
-import { UsageError, type Input } from './input.ts';
+import { UsageError } from './usage-error.ts';
 
 export interface StandaloneOptions {
   /** Hosts to connect to, and Secrets that hosts and jobs refer to. */

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { ManifestError, parseManifests } from '../../controller/api/manifest.ts';
+import { generatedName, nameEnds } from '../../controller/api/object-name.ts';
 import { ControlPlane } from '../support/control-plane.ts';
 import { badManifests, goodHost, goodJob } from '../unit/api/bad-manifests.ts';
 import { manifests } from '../unit/api/random-manifests.ts';
@@ -26,6 +27,8 @@ afterAll(async () => {
   await plane.stop();
 });
 
+const parsed = (object: object) =>
+  parseManifests(Buffer.from(JSON.stringify(object)), 'job.json', String).manifests;
 const patch = (name: string, spec: object, subresource = '') =>
   api.send('PATCH', `${jobs}/${name}${subresource}`, spec, 'application/merge-patch+json');
 
@@ -50,12 +53,61 @@ describe('the CustomResourceDefinitions', () => {
     expect(answer.message).toContain(field);
   });
 
+  describe.each<[string, (text: string) => Buffer | string]>([
+    ['a list', (json) => `{"apiVersion": "v1", "kind": "List", "items": [${json}, ${json}]}`],
+    [
+      'a list of its kind',
+      (json) => `{"apiVersion": "ci.pikaci.dev/v1alpha1", "kind": "CiJobList", "items": [${json}]}`,
+    ],
+    [
+      'a list in a list',
+      (json) =>
+        `{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "List", "items": [${json}]}]}`,
+    ],
+    ['values of JSON after each other', (json) => `${json}\n${json}${json}`],
+    ['documents of YAML, empty ones too', (json) => `---\n# none\n---\n${json}\n---\n---\n${json}\n`],
+    ['UTF-8 after a byte order mark', (json) => `\uFEFF${json}`],
+    ['UTF-16 of little endian', (json) => Buffer.from(`\uFEFF${json}`, 'utf16le')],
+    ['UTF-16 of big endian', (json) => Buffer.from(`\uFEFF${json}`, 'utf16le').swap16()],
+  ])('is taken by kubectl create as by us: %s', (_what, write) => {
+    test.each([
+      ['a name', { name: 'job' }],
+      ['a generated name', { generateName: 'job.a-' }],
+      ['a long generated name', { generateName: 'a'.repeat(70) }],
+    ])('with %s', async (_how, metadata) => {
+      const content = Buffer.from(write(JSON.stringify({ ...goodJob({ command: 'echo é' }), metadata })));
+      const printed = await plane.kubectlOk(['create', '--dry-run=server', '-o', 'name', '-f', '-'], {
+        input: content,
+      });
+      const end = () => Math.floor(Math.random() * nameEnds);
+      const { manifests } = parseManifests(content, 'f', (beginning) => generatedName(beginning, end()));
+      const shapes = (names: string[]) =>
+        names.map((name) =>
+          'name' in metadata
+            ? name
+            : `${name.slice(0, -5)} ${/^[bcdf-hj-np-tv-xz2456789]{5}$/.test(name.slice(-5))}`,
+        );
+      const theirs = printed
+        .trim()
+        .split('\n')
+        .map((name) => name.replace('cijob.ci.pikaci.dev/', ''));
+      expect(shapes(manifests.map((one) => one.metadata.name))).toEqual(shapes(theirs));
+    });
+  });
+
+  test('are not found by kubectl create in UTF-16 without a byte order mark, nor by us', async () => {
+    const content = Buffer.from(JSON.stringify(goodJob()), 'utf16le');
+    const { code } = await plane.kubectl(['create', '--dry-run=server', '-f', '-'], { input: content });
+    expect(code).not.toBe(0);
+    expect(() => parseManifests(content, 'f', String)).toThrow('UTF-16 without a byte order mark');
+  });
+
   test('fill in the defaults that we fill in', async () => {
     for (const object of [goodJob({}, {}), goodHost()]) {
       const printed = await plane.kubectlOk(['create', '--dry-run=server', '-o', 'json', '-f', '-'], {
         input: JSON.stringify(object),
       });
-      const [ours] = parseManifests(JSON.stringify(object), 'job.json');
+      const [ours] = parsed(object);
       expect(ours && 'spec' in ours && ours.spec).toEqual((JSON.parse(printed) as { spec: unknown }).spec);
     }
   });
@@ -82,7 +134,7 @@ describe('the CustomResourceDefinitions', () => {
 
 function faultOf(manifest: object): string | undefined {
   try {
-    parseManifests(JSON.stringify(manifest), 'job.json');
+    parsed(manifest);
     return undefined;
   } catch (error) {
     if (error instanceof ManifestError) return error.message;
