@@ -85,6 +85,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
   });
   const server = await serveTelemetry({
     address: options.metricsAddress,
+    clock,
     alive: () => undefined,
     ready: () => (stopping.signal.aborted ? 'shutting down' : undefined),
     metrics: (accept) => expose(metrics.registry, accept),

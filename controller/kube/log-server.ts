@@ -4,13 +4,13 @@ import { Socket, type AddressInfo } from 'node:net';
 import type { Clock } from '../clock.ts';
 import type { AccessReview } from './access-review.ts';
 import { AuditedVisit, type AuditTrail } from './audit-trail.ts';
-import { Connections, type StrangerLimits } from './connections.ts';
+import { Connections, type StrangerLimits } from '../connections.ts';
 import { Delivery } from './delivery.ts';
 import { JobAccess } from './job-access.ts';
 import { answer, type ServedLogs } from './log-answer.ts';
 import { parseLogRequest } from './log-request.ts';
 import { Places } from './places.ts';
-import { unavailable, Refusal, refuse } from './refusal.ts';
+import { oneAtATime, unavailable, Refusal, refuse } from './refusal.ts';
 import { ShellServer, type ServedShells } from './shell-server.ts';
 import { followKeyFiles, readKeyMaterial, type KeyFiles } from './serving-certificate.ts';
 
@@ -26,8 +26,6 @@ export interface LogServerOptions {
   /** Where it is recorded who had what. */
   trail: AuditTrail;
   onError: (what: string, error: unknown) => void;
-  /** Of connections for which no known user stands. */
-  limits?: StrangerLimits;
 }
 
 export interface LogServer {
@@ -39,6 +37,14 @@ export interface LogServer {
 
 /** Logs and archives that are sent at once. Each takes about 256 KiB of memory where its reader is slow. */
 const logPlaces = { ofUser: 32, ofNamespace: 64, most: 192, reserve: 64, least: 4 };
+
+/** Of connections for which no known user stands. */
+export const strangerLimits: StrangerLimits = {
+  most: 128,
+  ofAddress: 64,
+  requestTime: 10_000,
+  reviewTime: 30_000,
+};
 
 /** What a request is answered with. */
 type Context = Pick<LogServerOptions, 'clock' | 'logs' | 'trail' | 'onError'> & {
@@ -55,7 +61,7 @@ type Context = Pick<LogServerOptions, 'clock' | 'logs' | 'trail' | 'onError'> & 
  */
 export async function serveLogs(options: LogServerOptions): Promise<LogServer> {
   const { listen, files, clock, onError } = options;
-  const connections = new Connections(clock, options.limits);
+  const connections = new Connections(clock, strangerLimits);
   const access = new JobAccess(options.review, clock);
   const context: Context = { ...options, access, connections, places: new Places(logPlaces, 'logs') };
   const settings = {
@@ -108,6 +114,7 @@ async function respond(context: Context, request: IncomingMessage, response: Ser
   let delivery: Delivery | undefined;
   try {
     const stay = connections.begin(request.socket);
+    if (!stay) throw oneAtATime();
     after.push(() => stay.end());
     const wanted = parseLogRequest(request);
     const { namespace, subresource } = wanted;

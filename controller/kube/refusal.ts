@@ -31,6 +31,11 @@ export function unauthorized(message: string): Refusal {
   return new Refusal(401, 'Unauthorized', message, { 'WWW-Authenticate': 'Bearer' });
 }
 
+/** What a second request on a connection is answered, while the first one is under way. */
+export function oneAtATime(): Refusal {
+  return new Refusal(429, 'TooManyRequests', 'a connection carries one request at a time');
+}
+
 /** It may be otherwise in a moment: another controller leads, or the cluster does not answer. */
 export function unavailable(message: string): Refusal {
   return new Refusal(503, 'ServiceUnavailable', message, { 'Retry-After': '5' });

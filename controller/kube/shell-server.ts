@@ -5,10 +5,10 @@ import { WebSocketServer, type WebSocket } from 'ws';
 import { every, type Clock } from '../clock.ts';
 import { InOrder } from '../in-order.ts';
 import { AuditedVisit, type AuditTrail } from './audit-trail.ts';
-import type { Connections } from './connections.ts';
+import type { Connections } from '../connections.ts';
 import type { JobAccess } from './job-access.ts';
 import { Places } from './places.ts';
-import { Refusal, refuseUpgrade, unavailable } from './refusal.ts';
+import { oneAtATime, Refusal, refuseUpgrade, unavailable } from './refusal.ts';
 import {
   channels,
   endMessage,
@@ -121,6 +121,7 @@ export class ShellServer {
     const { clock, access, connections } = this.#options;
     try {
       const stay = connections.begin(request.socket);
+      if (!stay) throw oneAtATime();
       after.push(() => stay.end());
       const wanted = parseShellRequest(request);
       const right = { verb: 'create', subresource: wanted.root ? 'rootshell' : 'shell' };

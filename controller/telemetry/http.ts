@@ -1,10 +1,13 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { Socket, type AddressInfo } from 'node:net';
+import type { Clock } from '../clock.ts';
+import { Connections } from '../connections.ts';
 import type { Exposition } from './exposition.ts';
 
 export interface TelemetryServerOptions {
   /** Address to listen on, such as `:8080`, `127.0.0.1:0` or `[::1]:8080`. Without a host, all addresses. */
   address: string;
+  clock: Clock;
   /** Undefined when the process works, else why it should be restarted. */
   alive: () => string | undefined;
   /** Undefined when the process does its duty, else why it does not yet, or no longer. */
@@ -20,6 +23,9 @@ export interface TelemetryServer {
   close(): Promise<void>;
 }
 
+/** A connection lasts a minute between two requests, as scrapes come. */
+const connectionLimits = { most: 100, ofAddress: 50, requestTime: 65_000, reviewTime: 30_000 };
+
 /**
  * Serves `/healthz`, `/readyz` and `/metrics` over plain HTTP.
  *
@@ -33,8 +39,15 @@ export async function serveTelemetry(options: TelemetryServerOptions): Promise<T
     keepAliveTimeout: 60_000,
     connectionsCheckingInterval: 1000,
   };
-  const server = createServer(limits, (request, response) => void respond(options, request, response));
-  server.maxConnections = 100;
+  const connections = new Connections(options.clock, connectionLimits);
+  const server = createServer(limits, (request, response) => {
+    const stay = connections.begin(request.socket);
+    void respond(options, request, response).finally(() => stay?.end());
+  });
+  // Who keeps connections open must not keep the kubelet's probes out: it would end the process.
+  server.on('connection', (socket) => {
+    if (socket instanceof Socket) connections.admit(socket);
+  });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
     server.listen(parseAddress(options.address), resolve);

@@ -1,5 +1,7 @@
+import { once } from 'node:events';
 import { connect } from 'node:net';
 import { afterEach, describe, expect, it } from 'vitest';
+import { systemClock } from '../../../controller/clock.ts';
 import { expose } from '../../../controller/telemetry/exposition.ts';
 import { parseAddress, serveTelemetry, type TelemetryServer } from '../../../controller/telemetry/http.ts';
 import { createMetrics, type Metrics } from '../../../controller/telemetry/metrics.ts';
@@ -15,6 +17,7 @@ describe('the telemetry server', () => {
     ours = createMetrics({ version: '1.2.3' });
     server = await serveTelemetry({
       address: '127.0.0.1:0',
+      clock: systemClock,
       alive: () => state.alive,
       ready: () => state.ready,
       metrics: (accept) => (metrics ? metrics() : expose(ours.registry, accept)),
@@ -128,6 +131,22 @@ describe('the telemetry server', () => {
     expect(response.status).toBe(431);
   });
 
+  it('answers probes while somebody holds more connections than it takes', async () => {
+    const url = await serve();
+    const held = await Promise.all(
+      Array.from({ length: 150 }, async () => {
+        const socket = connect(server!.port, '127.0.0.1');
+        socket.on('error', () => undefined);
+        await once(socket, 'connect');
+        // One that has asked before is not taken for one that never asks.
+        socket.resume().write('GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n');
+        return socket;
+      }),
+    );
+    expect((await fetch(`${url}/healthz`)).status).toBe(200);
+    for (const socket of held) socket.destroy();
+  });
+
   it('closes with idle connections and half a request open', async () => {
     const url = await serve();
     await fetch(`${url}/healthz`);
@@ -147,7 +166,13 @@ describe('the telemetry server', () => {
     const metrics = () => Promise.resolve({ contentType: '', body: '' });
     const address = `127.0.0.1:${server!.port}`;
     await expect(
-      serveTelemetry({ address, alive: () => undefined, ready: () => undefined, metrics }),
+      serveTelemetry({
+        address,
+        clock: systemClock,
+        alive: () => undefined,
+        ready: () => undefined,
+        metrics,
+      }),
     ).rejects.toMatchObject({ code: 'EADDRINUSE' });
   });
 

@@ -1,6 +1,5 @@
 import type { Socket } from 'node:net';
-import type { Clock } from '../clock.ts';
-import { Refusal } from './refusal.ts';
+import type { Clock } from './clock.ts';
 
 /** How many connections may be open for which no known user stands, and for how long, in milliseconds. */
 export interface StrangerLimits {
@@ -10,16 +9,9 @@ export interface StrangerLimits {
   ofAddress: number;
   /** To finish the TLS handshake and send the head of a request; and between two requests. */
   requestTime: number;
-  /** For the cluster's answer about a request that has arrived. */
+  /** For the answer to a request that has arrived, or until a known user stands for it. */
   reviewTime: number;
 }
-
-export const strangerLimits: StrangerLimits = {
-  most: 128,
-  ofAddress: 64,
-  requestTime: 10_000,
-  reviewTime: 30_000,
-};
 
 /** One request's time on its connection. */
 export interface Stay {
@@ -49,7 +41,7 @@ export class Connections {
   /** Those for which nobody stands, the oldest first. */
   readonly #strangers = new Set<Connection>();
 
-  constructor(clock: Clock, limits: StrangerLimits = strangerLimits) {
+  constructor(clock: Clock, limits: StrangerLimits) {
     this.#clock = clock;
     this.#limits = limits;
   }
@@ -75,17 +67,14 @@ export class Connections {
   }
 
   /**
-   * A request has arrived.
+   * A request has arrived. Undefined when another one is under way on its connection: each has one at a time.
    *
    * @param socket its connection, or the TLS socket above it.
-   * @throws Refusal when another request is under way on it: each connection has one at a time.
    */
-  begin(socket: Socket): Stay {
+  begin(socket: Socket): Stay | undefined {
     const connection = this.#all.get(keyOf(socket));
     if (!connection) return { vouch: () => undefined, end: () => undefined };
-    if (connection.state !== 'idle') {
-      throw new Refusal(429, 'TooManyRequests', 'a connection carries one request at a time');
-    }
+    if (connection.state !== 'idle') return undefined;
     connection.state = 'asking';
     this.#limit(connection, this.#limits.reviewTime);
     return {
