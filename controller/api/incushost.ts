@@ -113,12 +113,18 @@ export const IncusHostSpec = z.strictObject({
         .min(1)
         .max(100000)
         .optional()
-        .describe('CPUs for all instances together. The default is not to count them.'),
+        .describe(
+          'CPUs for all instances together, and the most that one may ask for. The default is to share them: one instance may ask for as many as the machine has, and all together for more.',
+        ),
       memory: size
         .optional()
-        .describe('Memory for all instances together, such as 64GiB. The default is not to count it.'),
+        .describe(
+          'Memory for all instances together, such as 64GiB. The default is nine tenths of what the machine has.',
+        ),
     })
-    .describe('How much of the host jobs may take.'),
+    .describe(
+      'How much of the host jobs may take. Only our own instances are counted: set it lower where the machine does other work.',
+    ),
   maxConcurrentStarts: z
     .int()
     .min(1)
@@ -218,6 +224,16 @@ export const IncusHostStatus = z.object({
     })
     .optional()
     .describe('Slots in use.'),
+  capacity: z
+    .object({
+      cpu: z.int().min(0).max(1000000).optional().describe('CPUs that one instance may ask for.'),
+      memory: z.string().max(32).optional().describe('Memory for all instances together.'),
+      rootDisk: z.string().max(32).optional().describe('Size of the largest root disk that one may ask for.'),
+    })
+    .optional()
+    .describe(
+      'How much jobs may take: what spec.capacity says, otherwise what the machine and the storage pool have. What is missing is not limited.',
+    ),
   observedAt: z.iso
     .datetime()
     .meta({ format: 'date-time' })

@@ -105,12 +105,16 @@ export const glob = bounded(256, 1)
 
 /**
  * A size as Incus writes it: `4GiB`, `512MiB`
- * (https://linuxcontainers.org/incus/docs/main/reference/instance_units/).
+ * (https://linuxcontainers.org/incus/docs/main/reference/instance_units/). It is less than a thousand TiB: Incus counts
+ * bytes in 64 bits, and fails to create an instance with a size that does not fit in.
  */
 export const size = z
   .string()
   .max(16)
-  .regex(/^[1-9][0-9]{0,8}(MiB|GiB|TiB|MB|GB|TB)$/, 'must be a size such as 512MiB or 4GiB');
+  .regex(
+    /^([1-9][0-9]{0,8}(MiB|MB)|[1-9][0-9]{0,5}(GiB|GB)|[1-9][0-9]{0,2}(TiB|TB))$/,
+    'must be a size such as 512MiB or 4GiB, at most 999TiB',
+  );
 
 const labelKey = /^([a-z0-9][-.a-z0-9]{0,251}[/])?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$/;
 const labelKeyMessage = 'keys must be label keys such as "arch" or "example.org/arch"';
@@ -157,6 +161,11 @@ const bytesPerUnit: Record<string, number> = {
   GB: 1e9,
   TB: 1e12,
 };
+
+/** So many bytes as a size, in whole MiB. */
+export function sizeOf(bytes: number): string {
+  return `${Math.floor(bytes / 2 ** 20)}MiB`;
+}
 
 /** The bytes of a {@link size}. */
 export function bytesOf(value: string): number {

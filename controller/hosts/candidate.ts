@@ -1,16 +1,11 @@
 import type { IncusHost, IncusHostSpec } from '../api/incushost.ts';
-import { bytesOf } from '../api/text.ts';
 import type { Offer } from './admission.ts';
+import { hostSize } from './host-size.ts';
 import type { HostState } from './host.ts';
 import type { Candidate } from './scheduler.ts';
 
 /** What is known of a host that nothing is known to run on. */
 export function candidateOf({ metadata, spec }: IncusHost, state: HostState): Candidate {
-  const capacity = {
-    instances: spec.capacity.instances,
-    cpu: spec.capacity.cpu ?? Infinity,
-    memoryBytes: spec.capacity.memory === undefined ? Infinity : bytesOf(spec.capacity.memory),
-  };
   return {
     name: metadata.name,
     labels: metadata.labels ?? {},
@@ -18,8 +13,7 @@ export function candidateOf({ metadata, spec }: IncusHost, state: HostState): Ca
     unschedulable: unschedulable(spec, metadata.deletionTimestamp),
     instanceTypes: state.kind === 'up' ? state.instanceTypes : undefined,
     namespaceLabels: spec.allowedNamespaces.matchLabels,
-    capacity,
-    largest: { ...capacity, rootDiskBytes: Infinity },
+    ...hostSize(spec, state.kind === 'up' ? state.facts : undefined),
     instances: [],
   };
 }

@@ -1,5 +1,5 @@
 import type { IncusClient } from '../incus/client.ts';
-import type { Network, NetworkAcl, Profile, StoragePool } from '../incus/schemas.ts';
+import type { Network, NetworkAcl, Profile, Resources, StoragePool } from '../incus/schemas.ts';
 
 /** What a host answered, or why it did not. */
 export type Told<T> = { told: T } | { untold: string };
@@ -10,6 +10,10 @@ export type Told<T> = { told: T } | { untold: string };
  */
 export interface HostFacts {
   pools: Told<readonly StoragePool[]>;
+  /** Bytes of each pool that says so, by name. */
+  poolBytes: Readonly<Record<string, number>>;
+  /** CPUs and memory of the machine. */
+  machine: Told<Resources>;
   /** Of the project. */
   profiles: Told<readonly Profile[]>;
   networks: Told<readonly Network[]>;
@@ -18,15 +22,31 @@ export interface HostFacts {
 
 /** Asks a host what it is. Never rejects: what it does not answer is not known. */
 export async function askFacts(
-  client: Pick<IncusClient, 'storagePools' | 'profiles' | 'networks' | 'networkAcls'>,
+  client: Pick<
+    IncusClient,
+    'storagePools' | 'poolBytes' | 'resources' | 'profiles' | 'networks' | 'networkAcls'
+  >,
 ): Promise<HostFacts> {
-  const [pools, profiles, networks, acls] = await Promise.all([
-    told(client.storagePools()),
+  const pools = told(client.storagePools());
+  const [poolBytes, machine, profiles, networks, acls] = await Promise.all([
+    pools.then((list) => bytesOfEach(client, list)),
+    told(client.resources()),
     told(client.profiles()),
     told(client.networks()),
     told(client.networkAcls()),
   ]);
-  return { pools, profiles, networks, acls };
+  return { pools: await pools, poolBytes, machine, profiles, networks, acls };
+}
+
+async function bytesOfEach(
+  client: Pick<IncusClient, 'poolBytes'>,
+  pools: Told<readonly StoragePool[]>,
+): Promise<Record<string, number>> {
+  const names = 'told' in pools ? pools.told.map(({ name }) => name) : [];
+  const answers = await Promise.all(names.map((name) => told(client.poolBytes(name))));
+  return Object.fromEntries(
+    answers.flatMap((answer, index) => ('told' in answer ? [[names[index] ?? '', answer.told]] : [])),
+  );
 }
 
 async function told<T>(answer: Promise<T>): Promise<Told<T>> {

@@ -5,8 +5,10 @@ import {
   type IncusHostCondition,
   type IncusHostStatus,
 } from '../api/incushost.ts';
-import { isInside } from '../api/text.ts';
+import { isInside, sizeOf } from '../api/text.ts';
 import type { Refusal } from './breaker.ts';
+import type { HostFacts } from './host-facts.ts';
+import { hostSize } from './host-size.ts';
 import type { HostState } from './host.ts';
 import { isolation } from './isolation.ts';
 import { rootDiskEnforced } from './root-disk.ts';
@@ -72,8 +74,19 @@ export function hostStatus(
         }
       : {}),
     instances: { used, capacity: resource.spec.capacity.instances },
+    ...(up && state.facts ? { capacity: capacityOf(resource, state.facts) } : {}),
     ...(observedAt > 0 ? { observedAt: new Date(observedAt).toISOString() } : {}),
     conditions,
+  };
+}
+
+/** What jobs may take. */
+function capacityOf({ spec }: IncusHost, facts: HostFacts): NonNullable<IncusHostStatus['capacity']> {
+  const { capacity, largest } = hostSize(spec, facts);
+  return {
+    ...(largest.cpu === Infinity ? {} : { cpu: largest.cpu }),
+    ...(capacity.memoryBytes === Infinity ? {} : { memory: sizeOf(capacity.memoryBytes) }),
+    ...(largest.rootDiskBytes === Infinity ? {} : { rootDisk: sizeOf(largest.rootDiskBytes) }),
   };
 }
 

@@ -30,7 +30,7 @@ type Fault = Pick<ConditionClaim, 'reason' | 'message'> & { unknown?: true };
  */
 export function isolation(
   { allowedProfiles }: Pick<IncusHostSpec, 'allowedProfiles'>,
-  { profiles, networks, acls }: Omit<HostFacts, 'pools'>,
+  { profiles, networks, acls }: Pick<HostFacts, 'profiles' | 'networks' | 'acls'>,
 ): ConditionClaim {
   if ('untold' in profiles) return unknown('ProfileNotReadable', profiles.untold);
   const cards = profiles.told

@@ -24,8 +24,10 @@ import {
   OperationList,
   Profile,
   Project,
+  Resources,
   Server,
   StoragePool,
+  StoragePoolResources,
 } from './schemas.ts';
 
 /** Silence on a request that Incus answers at once, in milliseconds. */
@@ -142,6 +144,17 @@ export class IncusClient {
   /** Every storage pool. */
   storagePools(): Promise<StoragePool[]> {
     return this.#list(StoragePool, 'storage-pools');
+  }
+
+  /** Bytes of a storage pool, be they in use or not. */
+  async poolBytes(pool: string): Promise<number> {
+    const path = `/1.0/storage-pools/${encodeURIComponent(pool)}/resources`;
+    return (await this.#get(StoragePoolResources, path)).space.total;
+  }
+
+  /** CPUs, and bytes of memory, of the machine. */
+  resources(): Promise<Resources> {
+    return this.#get(Resources, '/1.0/resources', maxList);
   }
 
   /** Every profile that instances of the project may have. */

@@ -63,6 +63,16 @@ export type Project = z.infer<typeof Project>;
 export const StoragePool = z.object({ name: z.string(), driver: z.string() });
 export type StoragePool = z.infer<typeof StoragePool>;
 
+/** Of a storage pool: what its file system or volume group has. */
+export const StoragePoolResources = z.object({ space: z.object({ total: z.number().min(0) }) });
+
+/** Of the machine. */
+export const Resources = z.object({
+  cpu: z.object({ total: z.number().min(0) }),
+  memory: z.object({ total: z.number().min(0) }),
+});
+export type Resources = z.infer<typeof Resources>;
+
 export const Profile = z.object({ name: z.string(), devices: z.record(z.string(), stringMap).default({}) });
 export type Profile = z.infer<typeof Profile>;
 

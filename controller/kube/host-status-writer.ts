@@ -70,6 +70,7 @@ function essence(status: IncusHostStatus | undefined, all = false): string {
     status?.conditions,
     status?.observedGeneration,
     status?.incus,
+    status?.capacity,
     all ? status?.instances : 0,
   ]);
 }

@@ -1,5 +1,7 @@
+import os from 'node:os';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { CiJob } from '../../controller/api/cijob.ts';
+import type { IncusHost } from '../../controller/api/incushost.ts';
 import { startBench, type Bench, type BenchHost } from './support/bench.ts';
 import { Cluster, eventually, type JobInput } from './support/cluster.ts';
 
@@ -94,6 +96,30 @@ describe('before a job has a slot', () => {
         reason: 'NoFreeSlot',
         message: expect.stringMatching(/^full uses 0 of 0 slots; place \d of \d in the queue$/) as string,
       });
+    }
+  });
+
+  test('it fails at once when it asks for more than the host has, as Incus says', async () => {
+    const [cpus, memory] = [os.cpus().length, os.totalmem()];
+    const host = await cluster.kubectl('get', 'incushost', 'single', '-o', 'json');
+    const { status } = JSON.parse(host) as IncusHost;
+    expect(status?.capacity).toEqual({
+      cpu: cpus,
+      memory: expect.stringMatching(/^[1-9][0-9]*MiB$/) as string,
+      rootDisk: expect.stringMatching(/^[1-9][0-9]*MiB$/) as string,
+    });
+    const counted = Number.parseInt(status?.capacity?.memory ?? '') * 2 ** 20;
+    expect(counted / memory).toBeGreaterThan(0.85);
+    expect(counted / memory).toBeLessThan(0.95);
+    await cluster.applyAll({
+      'too-many-cpus': on('single', { command: 'true', instance: { cpu: cpus + 1 } }),
+      'too-much-memory': on('single', { command: 'true', instance: { memory: '900TiB' } }),
+      'too-large-a-disk': on('single', { command: 'true', instance: { rootDisk: '900TiB' } }),
+    });
+    for (const name of ['too-many-cpus', 'too-much-memory', 'too-large-a-disk']) {
+      const job = await cluster.finished(name);
+      expect(job.status).toMatchObject({ failure: { class: 'Config', reason: 'ExceedsCapacity' } });
+      expect(job.status?.instance).toBeUndefined();
     }
   });
 

@@ -1,6 +1,7 @@
 import { mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { InstanceSpec } from '../../../controller/api/cijob.ts';
 import { SimBench } from '../../support/sim-bench.ts';
 import { makeTempDir } from '../../support/temp-dir.ts';
 
@@ -61,3 +62,35 @@ test(
     }
   },
 );
+
+test('a job that is larger than the machine or its pool fails at once, and one that fits in later waits', async () => {
+  const GiB = 2 ** 30;
+  const bench = await SimBench.start(join(directory, 'small.sock'), { job: { runMs: 200 } }, 4);
+  const { machine, poolSpace } = bench.sim.store;
+  machine.cpu.total = 4;
+  machine.memory.total = 10 * GiB;
+  poolSpace.total = 100 * GiB;
+  await bench.replaceController();
+  await expect.poll(() => bench.controller.pool.get('host')?.state.kind).toBe('up');
+  try {
+    const instance = (part: object) => ({
+      instance: InstanceSpec.parse({ type: 'Container', image: 'image', ...part }),
+    });
+    const large = [{ cpu: 5 }, { memory: '10GiB' }, { rootDisk: '101GiB' }].map((part, index) =>
+      bench.create(`large-${index}`, instance(part)),
+    );
+    const small = [0, 1, 2].map((index) =>
+      bench.create(`small-${index}`, instance({ cpu: 4, memory: '5GiB', rootDisk: '100GiB' })),
+    );
+    await bench.settled();
+    expect(large.map((key) => bench.api.jobs.get(key)?.status?.failure)).toEqual(
+      Array(3).fill(expect.objectContaining({ class: 'Config', reason: 'ExceedsCapacity' })),
+    );
+    expect(small.map((key) => bench.api.jobs.get(key)?.status?.phase)).toEqual(Array(3).fill('Succeeded'));
+    // Nine tenths of the memory are for one such job at a time.
+    expect(JSON.stringify([...bench.api.history])).toContain('5.0GiB of 9.0GiB of memory');
+    expect(bench.sim.lives).toHaveLength(3);
+  } finally {
+    await bench.close();
+  }
+});

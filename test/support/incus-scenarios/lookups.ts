@@ -14,6 +14,7 @@ export const lookups: readonly Scenario[] = [
         ['/1.0/instances/nope', missingInstance('nope')],
         ['/1.0/instances/nope/state', missingInstance('nope')],
         ['/1.0/instances/nope/files?path=/x', missingInstance('nope')],
+        ['/1.0/storage-pools/nope/resources', 'Storage pool not found'],
         ['/1.0/operations/00000000-0000-0000-0000-000000000000', 'Operation not found'],
         ['/1.0/operations/00000000-0000-0000-0000-000000000000/wait?timeout=1', 'Operation not found'],
       ];
@@ -53,6 +54,15 @@ export const lookups: readonly Scenario[] = [
         ['type=lifecycle&project=default&all-projects=true', '400'],
       ];
       for (const [query, status] of refused) await expect(incus.events(query), query).rejects.toThrow(status);
+    },
+  },
+  {
+    name: 'the machine and a storage pool say how much they have',
+    async run(incus) {
+      const told = async (path: string) => envelope(await incus.request('GET', path)).metadata;
+      const some = expect.toSatisfy((total: number) => Number.isInteger(total) && total > 0) as number;
+      expect(await told('/1.0/resources')).toMatchObject({ cpu: { total: some }, memory: { total: some } });
+      expect(await told('/1.0/storage-pools/default/resources')).toMatchObject({ space: { total: some } });
     },
   },
   {

@@ -23,7 +23,9 @@ const routes: readonly [method: string, path: RegExp, handler: Handler][] = [
   ['GET', /^\/1\.0\/projects\/([^/]+)$/, ({ daemon, words }) => sync(projectJson(daemon, words[0] ?? ''))],
   ['GET', /^\/1\.0\/profiles$/, profiles],
   ['GET', /^\/1\.0\/profiles\/([^/]+)$/, profile],
+  ['GET', /^\/1\.0\/resources$/, ({ daemon }) => sync(daemon.parts.store.machine)],
   ['GET', /^\/1\.0\/storage-pools$/, pools],
+  ['GET', /^\/1\.0\/storage-pools\/([^/]+)\/resources$/, poolResources],
   ['GET', /^\/1\.0\/networks$/, () => sync([])],
   ['GET', /^\/1\.0\/network-acls$/, () => sync([])],
   ['GET', /^\/1\.0\/images\/aliases\/(.+)$/, alias],
@@ -147,6 +149,12 @@ function profiles({ daemon, project }: Call): SimReply {
 function pools({ daemon }: Call): SimReply {
   const about = { config: {}, description: '', driver: 'dir', status: 'Created', locations: ['none'] };
   return sync([...daemon.parts.store.pools].map((name) => ({ ...about, name, used_by: [] })));
+}
+
+function poolResources({ daemon, words }: Call): SimReply {
+  const { pools, poolSpace } = daemon.parts.store;
+  if (!pools.has(words[0] ?? '')) throw new Refusal(404, 'Storage pool not found');
+  return sync({ inodes: { used: 0, total: 0 }, space: poolSpace });
 }
 
 function profile({ daemon, project, words }: Call): SimReply {

@@ -21,6 +21,10 @@ export class Store {
   readonly images: SimImage[] = [];
   readonly projects = new Map<string, SimProject>();
   readonly pools = new Set(['default']);
+  /** Of each pool, in bytes. */
+  readonly poolSpace = { used: 0, total: 2 ** 40 };
+  /** What the machine has. */
+  readonly machine = { cpu: { total: 64 }, memory: { used: 0, total: 256 * 2 ** 30 } };
 
   constructor() {
     this.addProject('default');

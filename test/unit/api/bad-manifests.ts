@@ -76,6 +76,8 @@ export const badManifests: readonly BadManifest[] = [
   job('text as instance', 'spec.instance', { instance: 'pikaci/dev' }),
   job('no image', 'spec.instance.image', {}, { image: undefined }),
   job('text as cpu', 'spec.instance.cpu', {}, { cpu: '2' }),
+  job('more memory than Incus can count', 'spec.instance.memory', {}, { memory: '999999999TiB' }),
+  job('a root disk of 1000 TiB', 'spec.instance.rootDisk', {}, { rootDisk: '1000TiB' }),
   job('a number as memory', 'spec.instance.memory', {}, { memory: 4096 }),
   { name: 'a job without spec', field: 'spec', object: { ...goodJob(), spec: undefined } },
   // Unknown fields.

@@ -211,7 +211,7 @@ describe('a manifest file', () => {
 describe('a refusal', () => {
   test('says file, line, field, what is wrong, what was found and what was meant', () => {
     expect(complaints(`${minimal}    memory: 4Gi\n`)).toEqual([
-      'job.yaml:9: spec.instance.memory must be a size such as 512MiB or 4GiB, found "4Gi"; did you mean 4GiB?',
+      'job.yaml:9: spec.instance.memory must be a size such as 512MiB or 4GiB, at most 999TiB, found "4Gi"; did you mean 4GiB?',
     ]);
   });
 

@@ -1,7 +1,15 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { guestPath } from '../../../controller/api/mounts.ts';
-import { absolutePath, bytesOf, matchLabels, objectName, size, text } from '../../../controller/api/text.ts';
+import {
+  absolutePath,
+  bytesOf,
+  matchLabels,
+  objectName,
+  size,
+  sizeOf,
+  text,
+} from '../../../controller/api/text.ts';
 
 describe('a size', () => {
   test.each([
@@ -29,15 +37,27 @@ describe('a size', () => {
     '4gib',
     '4GiB ',
     '9999999999MB',
+    '1000000GiB',
+    '1000TiB',
+    '999999999TiB',
   ])('is not "%s"', (value) => expect(size.safeParse(value).success).toBe(false));
 
-  test('that is accepted always has a number of bytes', () => {
+  test('that is accepted always has a number of bytes that is exact, and that Incus can count in 64 bits', () => {
     fc.assert(
       fc.property(fc.stringMatching(/^[1-9][0-9]{0,8}(MiB|GiB|TiB|MB|GB|TB)$/), (value) => {
-        expect(size.safeParse(value).success).toBe(true);
+        fc.pre(size.safeParse(value).success);
         expect(bytesOf(value)).toBeGreaterThan(0);
+        expect(Number.isSafeInteger(bytesOf(value))).toBe(true);
       }),
     );
+  });
+
+  test.each(['999999999MiB', '999999GiB', '999TiB', '999TB'])('may be as large as %s', (value) => {
+    expect(size.parse(value)).toBe(value);
+  });
+
+  test('is written from bytes in whole MiB', () => {
+    expect([sizeOf(2 ** 30), sizeOf(2 ** 20 - 1)]).toEqual(['1024MiB', '0MiB']);
   });
 });
 

@@ -140,6 +140,8 @@ describe('the status of a host', () => {
 
 describe('what the host is', () => {
   const facts: HostFacts = {
+    poolBytes: {},
+    machine: { untold: '' },
     pools: { told: [{ name: 'default', driver: 'dir' }] },
     profiles: { told: [{ name: 'default', devices: {} }] },
     networks: { told: [] },
@@ -152,6 +154,25 @@ describe('what the host is', () => {
     expect(conditions(asked)).toEqual(expect.arrayContaining(last));
     const lost = conditions(down('Unreachable'), host({}, told(asked)));
     expect(lost).toEqual(expect.arrayContaining(last));
+  });
+
+  it('shows how much jobs may take, and what is not known is left out', () => {
+    const asked = (part: Partial<HostFacts>): HostState => ({
+      ...(up() as Extract<HostState, { kind: 'up' }>),
+      facts: { ...facts, ...part },
+    });
+    const GiB = 2 ** 30;
+    const machine = { told: { cpu: { total: 8 }, memory: { total: 64 * GiB } } };
+    expect(
+      told(asked({ machine, poolBytes: { default: 500 * GiB } }), host({ capacity: { instances: 4 } }))
+        .capacity,
+    ).toEqual({
+      cpu: 8,
+      memory: '58982MiB',
+      rootDisk: '512000MiB',
+    });
+    expect(told(asked({}), host({ capacity: { instances: 4 } })).capacity).toEqual({});
+    expect(told(up(), host({ capacity: { instances: 4 } })).capacity).toBeUndefined();
   });
 
   it('is looked for in what the IncusHost names now', () => {
