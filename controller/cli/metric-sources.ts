@@ -52,11 +52,12 @@ export interface Scraped {
 
 /** What the gauges show. */
 export function metricSources({ clock, jobs, pool, queue }: Scraped): Required<MetricSources> {
+  const gauges = oncePerScrape(clock, () => jobGauges(jobs(), clock.now()));
   return {
     jobs: () => countBy(jobs().map((job) => job.status?.phase ?? 'Pending')),
-    oldestWaiting: () => [{ labels: {}, value: jobGauges(jobs(), clock.now()).oldestWaiting }],
-    overdue: () => [{ labels: {}, value: jobGauges(jobs(), clock.now()).overdue }],
-    oldestCleanUp: () => [{ labels: {}, value: jobGauges(jobs(), clock.now()).oldestCleanUp }],
+    oldestWaiting: () => [{ labels: {}, value: gauges().oldestWaiting }],
+    overdue: () => [{ labels: {}, value: gauges().overdue }],
+    oldestCleanUp: () => [{ labels: {}, value: gauges().oldestCleanUp }],
     observationAges: () =>
       pool.all().map((host) => ({
         labels: { host: host.name },
@@ -71,6 +72,16 @@ export function metricSources({ clock, jobs, pool, queue }: Scraped): Required<M
       pool.all().map((host) => ({ labels: { host: host.name }, value: host.state.kind === 'up' ? 1 : 0 })),
     queueDepths: () => [{ labels: { name }, value: queue().depth }],
     queueUnfinished: () => [{ labels: { name }, value: queue().unfinishedSeconds }],
+  };
+}
+
+/** A value that several gauges of one scrape show, and that costs a look at every job: computed once a second at most. */
+function oncePerScrape<T>(clock: Clock, compute: () => T): () => T {
+  let last: { at: number; value: T } | undefined;
+  return () => {
+    const now = clock.now();
+    if (!last || now < last.at || now >= last.at + 1_000) last = { at: now, value: compute() };
+    return last.value;
   };
 }
 

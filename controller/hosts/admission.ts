@@ -49,12 +49,53 @@ export type Fit =
   /** No host can run it, whatever happens to the ones there are. */
   | { kind: 'never'; reason: string; message: string };
 
-/**
- * Finds the host for a job: of those that admit it and have room, one that has not failed it yet, and of these the one
- * with the most free slots.
- * Says otherwise what stands in the way, beginning with what concerns most hosts.
- */
+/** Finds the host for a job ({@link roomFor}), or says what stands in the way, beginning with what concerns most hosts. */
 export function fit(ask: Ask, offers: readonly Offer[]): Fit {
+  const host = roomFor(ask, offers);
+  return host === undefined ? obstacle(ask, offers) : { kind: 'fits', host };
+}
+
+/**
+ * The name of the host for a job: of those that admit it and have room, one that has not failed it yet, of these the one
+ * with the most free slots, and of these the first by name. undefined if there is none now.
+ */
+export function roomFor(ask: Ask, offers: readonly Offer[]): string | undefined {
+  let best: Offer | undefined;
+  for (const offer of offers) {
+    if (hasRoomFor(ask, offer) && admits(ask, offer) && (!best || isBetter(ask, offer, best))) best = offer;
+  }
+  return best?.name;
+}
+
+/** Whether a host is connected and has room now. */
+function hasRoomFor({ cpu, memoryBytes }: Ask, { up, capacity, used }: Offer): boolean {
+  return (
+    up &&
+    used.instances + 1 <= capacity.instances &&
+    used.cpu + cpu <= capacity.cpu &&
+    used.memoryBytes + memoryBytes <= capacity.memoryBytes
+  );
+}
+
+/** Whether a host takes such a job, if it has room. */
+function admits(ask: Ask, { labels, namespaceLabels, instanceTypes, largest, refusal }: Offer): boolean {
+  return (
+    matches(ask.hostLabels, labels) &&
+    (namespaceLabels === undefined || matches(namespaceLabels, ask.namespaceLabels)) &&
+    (instanceTypes?.includes(ask.type) ?? true) &&
+    isLargeEnough(largest, ask) &&
+    refusal(ask.namespace) === undefined
+  );
+}
+
+function isBetter({ avoid }: Ask, one: Offer, other: Offer): boolean {
+  const avoided = ({ name }: Offer) => Number(avoid.includes(name));
+  const order = avoided(one) - avoided(other) || free(other) - free(one) || compareText(one.name, other.name);
+  return order < 0;
+}
+
+/** What stands in the way of a job that fits on no host now. */
+function obstacle(ask: Ask, offers: readonly Offer[]): Exclude<Fit, { kind: 'fits' }> {
   const wanted = Object.entries(ask.hostLabels)
     .map(([key, value]) => `${key}=${value}`)
     .join(',');
@@ -106,16 +147,6 @@ export function fit(ask: Ask, offers: readonly Offer[]): Fit {
       message: `${names(connected)} takes no new jobs: ${connected[0]?.refusal(ask.namespace) ?? ''}`,
     };
   }
-  const avoided = ({ name }: Offer) => Number(ask.avoid.includes(name));
-  const best = open
-    .filter(
-      ({ capacity, used }) =>
-        used.instances + 1 <= capacity.instances &&
-        used.cpu + ask.cpu <= capacity.cpu &&
-        used.memoryBytes + ask.memoryBytes <= capacity.memoryBytes,
-    )
-    .sort((a, b) => avoided(a) - avoided(b) || free(b) - free(a) || a.name.localeCompare(b.name))[0];
-  if (best) return { kind: 'fits', host: best.name };
   return { kind: 'waits', reason: 'NoFreeSlot', message: open.slice(0, 5).map(fillInWords).join('; ') };
 }
 

@@ -4,6 +4,9 @@ const tolerated = 3;
 const firstPause = 15_000;
 const longestPause = 5 * 60_000;
 
+/** Whether jobs are let through: as they come, none, or a single one to see whether it works again. */
+export type Gate = 'open' | 'closed' | 'trial';
+
 /** Failures in a row, and the pause after too many of them. After each pause, one job is let through as a trial. */
 class Streak {
   failures = 0;
@@ -17,8 +20,9 @@ class Streak {
     return this.#pauses > 0;
   }
 
-  isClosed(now: number): boolean {
-    return this.tripped && now < this.#opensAt;
+  state(now: number): Gate {
+    if (!this.tripped) return 'open';
+    return now < this.#opensAt ? 'closed' : 'trial';
   }
 
   /** Notes a failure, and pauses if that is one too many. Returns the length of the pause, or 0. */
@@ -117,15 +121,19 @@ export class Breaker {
     this.#namespaces.get(namespace)?.released(instance);
   }
 
-  /** Whether the host is given jobs: as they come, none, or a single one to see whether it works again. */
-  state(now: number): 'open' | 'closed' | 'trial' {
-    if (!this.#host.tripped) return 'open';
-    return this.#host.isClosed(now) ? 'closed' : 'trial';
+  /** Whether the host is given jobs of any namespace. */
+  state(now: number): Gate {
+    return this.#host.state(now);
   }
 
-  /** Whether the host is given no jobs of one namespace. */
-  isClosedTo(namespace: string, now: number): boolean {
-    return this.#namespaces.get(namespace)?.isClosed(now) ?? false;
+  /** Whether it is given jobs of one namespace, where it is given those of others. */
+  stateFor(namespace: string, now: number): Gate {
+    return this.#namespaces.get(namespace)?.state(now) ?? 'open';
+  }
+
+  /** Namespaces of which a single job is let through now. */
+  namespacesOnTrial(now: number): string[] {
+    return [...this.#namespaces].flatMap(([name, streak]) => (streak.state(now) === 'trial' ? [name] : []));
   }
 
   /**
@@ -138,11 +146,11 @@ export class Breaker {
 
   /** Why jobs are kept away now; undefined if none are. */
   refusal(now: number): Refusal | undefined {
-    if (this.#host.isClosed(now)) {
+    if (this.#host.state(now) === 'closed') {
       const { failures, why } = this.#host;
       return { all: true, message: `creating instances failed ${failures} times in a row: ${why}` };
     }
-    const closed = [...this.#namespaces].filter(([, streak]) => streak.isClosed(now));
+    const closed = [...this.#namespaces].filter(([, streak]) => streak.state(now) === 'closed');
     if (closed.length === 0) return undefined;
     const each = closed
       .slice(0, named)

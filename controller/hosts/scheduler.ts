@@ -1,9 +1,9 @@
 import type { Clock } from '../clock.ts';
 import { fit, type Demand, type Fit, type Offer } from './admission.ts';
-import { Breaker, type Refusal } from './breaker.ts';
+import { Breaker, type Gate, type Refusal } from './breaker.ts';
 import { Ledger, type Slot, type Usage } from './ledger.ts';
 import { handOut, hasRoom, shareOf, totalOf, trialFor, type Grant } from './shares.ts';
-import { WaitingJobs } from './waiting.ts';
+import { WaitingJobs, type Line } from './waiting.ts';
 
 /** Where a job stands: it has a slot, or waits for one at a place in the queue, or never gets one. */
 export type Admission =
@@ -63,7 +63,7 @@ export class Scheduler {
       this.#waiting.delete(key);
       return { kind: 'refused', reason: why.reason, message: why.message };
     }
-    if (why.kind === 'fits' || this.#isTrialDue(offers)) {
+    if (why.kind === 'fits' || offers.some((offer) => this.#trialsDue(offer).length > 0)) {
       this.#assign(offers);
       const admitted = this.#admission(key);
       if (admitted) return admitted;
@@ -156,13 +156,18 @@ export class Scheduler {
 
   #assign(offers: readonly HostOffer[]): void {
     const grant = (given: Grant) => this.#grant(given, offers);
-    for (const offer of offers.filter((one) => this.#isTrialDue([one]))) {
-      const breaker = this.#breakerOf(offer.name);
-      const open = { ...offer, refusal: (namespace: string) => this.#refusal(offer, namespace, false) };
-      const job = trialFor(this.#waiting.lines(), open, (namespace) => breaker.turnOf(namespace));
-      if (job) grant({ job, host: offer.name });
+    for (const offer of offers) {
+      for (const lines of this.#trialsDue(offer)) this.#tryOut(offer, lines, grant);
     }
     handOut(this.#waiting.lines(), offers, this.#shares(offers), grant);
+  }
+
+  /** Gives a host that failed one job of these namespaces. */
+  #tryOut(offer: HostOffer, lines: Iterable<Line>, grant: (given: Grant) => void): void {
+    const breaker = this.#breakerOf(offer.name);
+    const open = { ...offer, refusal: (namespace: string) => this.#refusal(offer, namespace, true) };
+    const job = trialFor(lines, open, (namespace) => breaker.turnOf(namespace));
+    if (job) grant({ job, host: offer.name });
   }
 
   #grant({ job, host }: Grant, offers: readonly Offer[]): void {
@@ -212,14 +217,17 @@ export class Scheduler {
     this.hostsChanged();
   }
 
-  #isTrialDue(offers: readonly HostOffer[]): boolean {
+  /** The trials that a host may be given now, each of one job: by all namespaces together, or by some on their own. */
+  #trialsDue(offer: HostOffer): Iterable<Line>[] {
+    const breaker = this.#breakers.get(offer.name);
+    if (!breaker || offer.unschedulable !== undefined || !hasRoom(offer)) return [];
     const now = this.#options.clock.now();
-    return offers.some(
-      (offer) =>
-        offer.unschedulable === undefined &&
-        hasRoom(offer) &&
-        this.#breakers.get(offer.name)?.state(now) === 'trial',
-    );
+    const state = breaker.state(now);
+    if (state !== 'open') return state === 'trial' ? [[...this.#waiting.lines()]] : [];
+    return breaker.namespacesOnTrial(now).flatMap((namespace) => {
+      const line = this.#waiting.line(namespace);
+      return line ? [[line]] : [];
+    });
   }
 
   #shares(offers: readonly Offer[]): (namespace: string) => number {
@@ -230,7 +238,7 @@ export class Scheduler {
   #offers(): HostOffer[] {
     return this.#options.hosts().map((candidate) => ({
       ...candidate,
-      refusal: (namespace) => this.#refusal(candidate, namespace, true),
+      refusal: (namespace) => this.#refusal(candidate, namespace, false),
       used: this.#usedOn(candidate),
     }));
   }
@@ -244,18 +252,20 @@ export class Scheduler {
   /**
    * Why a host is given no jobs of a namespace. Nothing that Incus said: other tenants read this.
    *
-   * @param closed Whether a host that is failing for all counts as closed: not where a trial is looked for.
+   * @param trial Whether it is asked for a single job that tries the host out.
    */
-  #refusal({ name, unschedulable }: Candidate, namespace: string, closed: boolean): string | undefined {
+  #refusal({ name, unschedulable }: Candidate, namespace: string, trial: boolean): string | undefined {
     if (unschedulable !== undefined) return unschedulable;
     const breaker = this.#breakers.get(name);
     const now = this.#options.clock.now();
-    if (closed && breaker && breaker.state(now) !== 'open') {
+    const lets = (gate: Gate | undefined) =>
+      gate === undefined || gate === 'open' || (trial && gate === 'trial');
+    if (!lets(breaker?.state(now))) {
       return 'creating instances fails there at the moment (see the IncusHost)';
     }
-    return breaker?.isClosedTo(namespace, now)
-      ? `creating instances for jobs of namespace ${namespace} fails there at the moment (see the IncusHost)`
-      : undefined;
+    return lets(breaker?.stateFor(namespace, now))
+      ? undefined
+      : `creating instances for jobs of namespace ${namespace} fails there at the moment (see the IncusHost)`;
   }
 
   #breakerOf(host: string): Breaker {

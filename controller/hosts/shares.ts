@@ -1,4 +1,4 @@
-import { byAge, compareText, fit, type Offer } from './admission.ts';
+import { byAge, compareText, roomFor, type Offer } from './admission.ts';
 import type { Usage } from './ledger.ts';
 import { OrderedSet } from './ordered-set.ts';
 import type { Line, Waiting } from './waiting.ts';
@@ -90,7 +90,7 @@ export function trialFor(
   for (const line of lines) {
     for (const { oldest } of line.groups()) {
       if (!oldest || (best && compare(best, oldest) < 0)) continue;
-      if (fit(oldest.demand, [offer]).kind === 'fits') best = oldest;
+      if (roomFor(oldest.demand, [offer]) !== undefined) best = oldest;
     }
   }
   return best;
@@ -99,8 +99,8 @@ export function trialFor(
 function firstThatFits(line: Line, offers: readonly Offer[]): Grant | undefined {
   for (const { first } of line.groups()) {
     if (!first) continue;
-    const found = fit(first.demand, offers);
-    if (found.kind === 'fits') return { job: first, host: found.host };
+    const host = roomFor(first.demand, offers);
+    if (host !== undefined) return { job: first, host };
   }
   return undefined;
 }

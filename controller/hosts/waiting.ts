@@ -121,6 +121,10 @@ export class WaitingJobs {
     return this.#lines.values();
   }
 
+  line(namespace: string): Line | undefined {
+    return this.#lines.get(namespace);
+  }
+
   /** Adds a job, or takes up what it asks by now. Returns its entry. */
   put(demand: Demand, instance: string): Waiting {
     const known = this.#byKey.get(demand.key);

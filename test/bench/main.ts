@@ -10,10 +10,11 @@ import { makeTempDir } from '../support/temp-dir.ts';
 import { ClusterRuns } from './cluster.ts';
 import { Floor } from './floor.ts';
 import { startGround } from './ground.ts';
+import { measureQueue, reportQueue } from './queue.ts';
 import { report, summary, type Samples } from './report.ts';
 import { StandaloneRuns, wholeProgram } from './standalone.ts';
 
-const help = `npm run bench [-- --rounds N] [-- --json]
+const help = `npm run bench [-- --rounds N] [-- --json] [-- --queue]
 
 Measures one trivial job (\`true\` in a small container) three ways, in turn, on one real Incus on this machine:
 
@@ -26,8 +27,12 @@ Measures one trivial job (\`true\` in a small container) three ways, in turn, on
 The time to remove an instance is in none of them. What counts is the ratio between medians of one run: all of it
 depends on the machine, and on what else it does. Needs root on Debian 12 or newer.
 
+With --queue it measures something else: what a long queue costs the controller, with a simulated Incus and for any
+user.
+
   --rounds N  rounds to measure, after two to warm up (default 15)
   --json      end with one line of JSON
+  --queue     measure the CPU time of a step of the queue with 1,000 and 10,000 jobs, and that of a minute of waiting
   --help      show this
 `;
 
@@ -35,11 +40,12 @@ const warmUps = 2;
 const wholePrograms = 3;
 const stopping = new AbortController();
 
-function readOptions(): { rounds: number; json: boolean } | undefined {
+function readOptions(): { rounds: number; json: boolean; queue: boolean } | undefined {
   const { values } = parseArgs({
     options: {
       rounds: { type: 'string', default: '15' },
       json: { type: 'boolean', default: false },
+      queue: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
   });
@@ -48,7 +54,7 @@ function readOptions(): { rounds: number; json: boolean } | undefined {
   if (!Number.isInteger(rounds) || rounds < 1) {
     throw new Error(`--rounds must be a whole number from 1 up, not ${values.rounds}`);
   }
-  return { rounds, json: values.json };
+  return { rounds, json: values.json, queue: values.queue };
 }
 
 async function measure(rounds: number, say: (line: string) => void): Promise<Samples> {
@@ -111,10 +117,16 @@ async function main(): Promise<number> {
     console.log(help);
     return 0;
   }
+  const say = (line: string) => console.error(`bench: ${line}`);
+  if (options.queue) {
+    const measured = await measureQueue(say);
+    for (const line of reportQueue(measured)) console.log(line);
+    if (options.json) console.log(JSON.stringify(measured));
+    return 0;
+  }
   if (process.platform !== 'linux' || process.getuid?.() !== 0) {
     throw new Error('it starts a real Incus, sshd and Kubernetes API: run it as root on Debian 12 or newer');
   }
-  const say = (line: string) => console.error(`bench: ${line}`);
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.on(name, () => stopping.abort(new Error(`${name}; what had been started is gone`)));
   }

@@ -73,7 +73,7 @@ describe('a namespace whose creations fail, where others do not try', () => {
     const breaker = new Breaker();
     for (let failures = 0; failures < 20; failures += 1) fails(breaker, 'a', 'Overflow');
     expect(breaker.state(now)).toBe('open');
-    expect([breaker.isClosedTo('a', now), breaker.isClosedTo('b', now)]).toEqual([true, false]);
+    expect([breaker.stateFor('a', now), breaker.stateFor('b', now)]).toEqual(['closed', 'open']);
     expect(breaker.refusal(now)).toEqual({
       all: false,
       message:
@@ -85,12 +85,15 @@ describe('a namespace whose creations fail, where others do not try', () => {
     const breaker = new Breaker();
     for (let failures = 0; failures < 3; failures += 1) fails(breaker, 'a');
     expect(breaker.succeeded('b')).toBe(false);
-    expect(breaker.isClosedTo('a', now)).toBe(true);
-    expect(breaker.isClosedTo('a', now + 15_000)).toBe(false);
+    expect([breaker.stateFor('a', now), breaker.namespacesOnTrial(now)]).toEqual(['closed', []]);
+    expect([breaker.stateFor('a', now + 15_000), breaker.namespacesOnTrial(now + 15_000)]).toEqual([
+      'trial',
+      ['a'],
+    ]);
     breaker.given('a', 'i', now + 15_000, 1);
-    expect(breaker.isClosedTo('a', now + 15_001)).toBe(true);
+    expect(breaker.stateFor('a', now + 15_001)).toBe('closed');
     expect(breaker.succeeded('a')).toBe(true);
-    expect(breaker.isClosedTo('a', now + 15_001)).toBe(false);
+    expect(breaker.stateFor('a', now + 15_001)).toBe('open');
   });
 
   it('does not close the host together with others that fail now and then', () => {

@@ -271,6 +271,22 @@ describe('a host that fails for jobs of several namespaces', () => {
   });
 });
 
+describe('a host that fails for jobs of one namespace', () => {
+  it('is tried by the oldest job of it that it has not failed yet, whatever the priority of others', () => {
+    bench.hosts = [host('h', 9)];
+    for (let failures = 0; failures < 3; failures += 1) bench.scheduler.created('h', 'a', 'no such file');
+    bench.ask('a/broken', { priority: 1_000_000, avoid: ['h'] });
+    bench.ask('a/urgent', { priority: 9, createdAt: 2 });
+    bench.ask('a/old', { createdAt: 1 });
+    bench.ask('b/other');
+    expect([...bench.holders.keys()]).toEqual(['b/other']);
+    bench.clock.advance(15_000);
+    expect([...bench.holders.keys()]).toEqual(['b/other', 'a/old']);
+    bench.scheduler.created('h', 'a', undefined);
+    expect(bench.holders.size).toBe(4);
+  });
+});
+
 describe('three broken jobs of the highest priority', () => {
   it('hurt no other namespace: its jobs go on as if they were alone', () => {
     /** Jobs of another namespace that end in an hour on four slots, each after a minute. */
