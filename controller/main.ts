@@ -63,6 +63,10 @@ more or that cannot be written. Exit codes:
   ${exitCodes.cancelled}                  cancelled
   ${exitCodes.readerGone}                  nobody reads standard output any more: \`cijob run … | head\`
 
+An instance that a \`cijob run\` left behind, because it was killed or its host was out of reach, is removed by the next
+one on that host and project: at once if that runs where the dead one ran, else when the lease that the instance carries
+(\`incus config get INSTANCE user.cijob.expires\`) is over. Instances of a run that lives are left alone.
+
 Example:
   cijob run -f docs/examples/cijob-container.yaml`,
   )

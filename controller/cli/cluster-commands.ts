@@ -69,6 +69,14 @@ Examples:
     .action(act((name: string, options: ClusterFlags) => release(name, options)));
   onCluster(program, 'hosts')
     .description('list IncusHosts and their room')
+    .addHelpText(
+      'after',
+      `
+What is on a host, and whose it is, in Incus's own words:
+  incus list --project PROJECT -c ns,user.cijob.namespace:NAMESPACE,user.cijob.name:JOB,user.cijob.controller:OWNER,user.cijob.expires:EXPIRES
+Orphans of a cluster are removed by its controller. An owner that begins with "run:" is a \`cijob run\`: what a dead one
+left is removed by the next one on that host and project.`,
+    )
     .addOption(output(['table', 'json'], 'table'))
     .action(act((options: HostsOptions) => hosts(options)));
   program

@@ -252,7 +252,11 @@ export async function controller(options: ControllerOptions): Promise<number> {
     const sweep = new OrphanSweep({
       clock,
       hosts: pool,
-      jobs: () => cluster.jobUids(),
+      // Their finalizer was taken off by hand, or the cluster was restored from a backup.
+      orphans() {
+        const jobs = cluster.jobUids();
+        return jobs && pool.ours().filter(({ instance }) => !jobs.has(instance.labels['uid'] ?? ''));
+      },
       grace: options.orphanGraceSeconds * 1000,
       onRemoved(host, instance) {
         metrics.orphansRemoved.increment({ host });

@@ -115,12 +115,16 @@ export async function run(options: RunOptions): Promise<number> {
   let giveBack: () => void = () => undefined;
   try {
     await standalone.connect();
+    const swept = standalone.removeAbandoned();
     const created = input.jobs.map((job) => store.create(job, systemClock.now()));
     for (const job of created) {
       if (jobTraces) say(`${keyOf(job.metadata)}: trace ${jobTraces.fields(job).trace_id}`);
     }
     giveBack = programEnd.takeOver((cause) => {
-      if (asked && isImpatient(cause, systemClock.now() - asked.at)) process.exit(exitCodes.cancelled);
+      if (asked && isImpatient(cause, systemClock.now() - asked.at)) {
+        note(`leaving at once: instances stay behind; ${howRemoved}`);
+        process.exit(exitCodes.cancelled);
+      }
       if (asked) return;
       asked = { cause, at: systemClock.now() };
       say(
@@ -129,8 +133,9 @@ export async function run(options: RunOptions): Promise<number> {
       for (const key of keys) standalone.cancel(key);
     });
     for (const { instance, host } of await allGone) {
-      note(`instance ${instance} may be left on host ${host}, which is out of reach`);
+      note(`instance ${instance} may be left on host ${host}, which is out of reach; ${howRemoved}`);
     }
+    await Promise.race([swept, whenAborted(programEnd.asked)]);
     if (severalJobs && options.output === 'text') failedEnds(finished).forEach(say);
     if (options.output === 'json') {
       const jobs = keys.map((key) => store.get(key));
@@ -144,6 +149,16 @@ export async function run(options: RunOptions): Promise<number> {
     await standalone.close();
     await traces?.close();
   }
+}
+
+/** What becomes of an instance that stays behind. */
+const howRemoved = 'the next `cijob run` on that host and project removes it';
+
+function whenAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 }
 
 /** Ctrl-C comes twice, milliseconds apart, where a wrapper such as npm hands on what the terminal sent to both. */

@@ -4,13 +4,17 @@ import { systemClock } from '../clock.ts';
 import type { Artifacts } from '../hosts/artifacts.ts';
 import type { LiveLogs } from '../hosts/live-logs.ts';
 import { HostPool } from '../hosts/pool.ts';
+import type { InstanceView } from '../incus/inventory.ts';
 import { Engine } from '../reconcile/engine.ts';
+import { OrphanSweep } from '../reconcile/orphan-sweep.ts';
+import { isAbandoned, runOwnerId } from '../reconcile/run-owner.ts';
 import { defaultPatience } from '../reconcile/observed.ts';
 import type { Observer } from '../reconcile/ports.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { MemoryStore } from '../standalone/memory-store.ts';
 import type { Input } from './input.ts';
 import { LostHosts } from './lost-hosts.ts';
+import { processLives, thisProcess } from './this-process.ts';
 import { UsageError } from './usage-error.ts';
 
 export interface StandaloneOptions {
@@ -51,6 +55,7 @@ export class Standalone {
   readonly pool: HostPool;
   readonly engine: Engine;
   readonly #lost: LostHosts;
+  readonly #sweep: OrphanSweep;
   readonly #options: StandaloneOptions;
   /** Called whenever a host has come or gone. */
   #hostChanged: (host: string) => void = () => undefined;
@@ -65,9 +70,10 @@ export class Standalone {
     for (const { metadata, data } of input.secrets) {
       this.store.putSecret(metadata.namespace ?? 'default', metadata.name, data);
     }
+    const self = thisProcess();
     this.pool = new HostPool({
-      // Nothing but this process looks after its instances, so no other may take them for its own.
-      controllerId: `run-${process.pid}-${systemClock.now().toString(36)}`,
+      // Nothing but this process looks after its instances, so no other may take them for its own while it lives.
+      controllerId: runOwnerId(self),
       clock: systemClock,
       readKey: (reference) => this.#readKey(reference),
       ...(logs ? { logs } : {}),
@@ -94,6 +100,17 @@ export class Standalone {
         for (const key of this.pool.waitingKeys()) this.engine.wake(key);
         options.onHostLost?.();
       },
+    });
+    this.#sweep = new OrphanSweep({
+      clock: systemClock,
+      hosts: this.pool,
+      orphans: () => {
+        const from = { place: self.place, lives: processLives };
+        return this.pool.instances().filter(({ instance }) => isAbandoned(instance, systemClock.now(), from));
+      },
+      grace: 0,
+      onRemoved: (host, instance) => say(`${leftover(host, instance)}: removed`),
+      onError: (host, instance, why) => say(`${leftover(host, instance)}, and cannot be removed: ${why}`),
     });
     this.engine = new Engine({
       store: this.store,
@@ -135,6 +152,14 @@ export class Standalone {
     for (const { name } of this.pool.all()) this.#lost.changed(name);
   }
 
+  /**
+   * Removes what runs that are dead left on the hosts, now and until {@link close}. Resolves when that was done once.
+   */
+  async removeAbandoned(): Promise<void> {
+    await this.#sweep.sweep();
+    this.#sweep.start();
+  }
+
   /** Ends a job, and waits less than usual for a host that is out of reach. */
   cancel(key: string): void {
     this.#lost.hurry(cancelGrace);
@@ -168,6 +193,7 @@ export class Standalone {
   async close(): Promise<void> {
     this.#hostChanged = () => undefined;
     this.#lost.close();
+    this.#sweep.stop();
     await this.engine.stop();
     await this.pool.close();
   }
@@ -188,4 +214,9 @@ export class Standalone {
     }
     return Buffer.from(value, 'base64').toString('utf8');
   }
+}
+
+function leftover(host: string, { name, labels }: InstanceView): string {
+  const job = `${labels['namespace'] ?? ''}/${labels['name'] ?? ''}`;
+  return `instance ${name} on host ${host} was left behind by a \`cijob run\` that is dead (CiJob ${job})`;
 }

@@ -162,7 +162,8 @@ async function remove(
   await watch.refresh(name);
   const current = inventory.get(name);
   if (!current) return { kind: 'gone' };
-  if (current.labels['uid'] !== command.uid || current.labels['controller'] !== controllerId) {
+  const { uid, controller = controllerId } = command;
+  if (current.labels['uid'] !== uid || current.labels['controller'] !== controller) {
     return {
       kind: 'refused',
       reason: 'InstanceNotOurs',

@@ -149,12 +149,13 @@ export class HostPool {
 
   /** Every instance of this installation, on hosts that are connected. */
   ours(): Located[] {
-    return this.all().flatMap((host) =>
-      host.state.kind === 'up'
-        ? [...host.inventory.all()]
-            .filter((instance) => instance.labels['controller'] === this.#options.controllerId)
-            .map((instance) => ({ host: host.name, instance }))
-        : [],
+    return this.instances().filter(({ instance }) => instance.labels['controller'] === this.controllerId);
+  }
+
+  /** Every instance of anybody in the projects of the hosts that are connected. */
+  instances(): Located[] {
+    return this.all().flatMap(({ name: host, state, inventory }) =>
+      state.kind === 'up' ? [...inventory.all()].map((instance) => ({ host, instance })) : [],
     );
   }
 

@@ -61,9 +61,12 @@ export type Command =
       resultOnly?: boolean;
     }
   | { verb: 'read'; instance: string }
-  /** `uid` is the job's: an instance that carries another is left alone. */
-  | { verb: 'stop'; instance: string; uid: string }
-  | { verb: 'delete'; instance: string; uid: string };
+  /**
+   * `uid` is the job's: an instance that carries another is left alone. So is one of another `controller`, which is our own
+   * where none is named.
+   */
+  | { verb: 'stop'; instance: string; uid: string; controller?: string }
+  | { verb: 'delete'; instance: string; uid: string; controller?: string };
 export type Verb = Command['verb'];
 export type ChangingCommand = Extract<Command, { verb: 'create' | 'launch' | 'stop' | 'delete' }>;
 

@@ -5,6 +5,7 @@ import type { InstanceView } from '../incus/inventory.ts';
 import { definitionOf, launchCommand, resolveCommand, runnerPath } from './desired.ts';
 import { instanceName } from './names.ts';
 import type { HostView, Observed, Patience, Problem } from './observed.ts';
+import { leaseEnd, parseRunOwner } from './run-owner.ts';
 import { calledOff, isOwn, yes, type Step } from './step.ts';
 import { config, infrastructure, verdictOf, type Verdict } from './verdict.ts';
 
@@ -30,7 +31,7 @@ export function planAttempt(job: CiJob, observed: Observed, now: number, patienc
   // It is being made or taken away, maybe by a controller that died: the end of that will be told.
   if (!instance && observed.underWay) return {};
   if (calledOff(job)) return callOff(job, observed, now);
-  if (!instance) return provision(job, host, observed, now);
+  if (!instance) return provision(job, host, observed, now, patience);
   if (!isOwn(job, instance, observed.controllerId)) {
     return {
       verdict: config(
@@ -74,6 +75,7 @@ function provision(
   host: Extract<HostView, { kind: 'up' }>,
   observed: Observed,
   now: number,
+  patience: Patience,
 ): Step {
   const { memory } = observed;
   if (isTrue(job.status?.conditions, 'RunnerStarted')) {
@@ -88,6 +90,8 @@ function provision(
         definition: definitionOf(job, attemptOf(job), memory.resolved, {
           controllerId: observed.controllerId,
           storagePool: host.storagePool,
+          // An installation comes back and looks after its instances; a `cijob run` does not.
+          ...(parseRunOwner(observed.controllerId) ? { leaseEnd: leaseEnd(job, now, patience) } : {}),
         }),
       }
     : resolveCommand(job, attemptOf(job));

@@ -70,7 +70,7 @@ function removal(job: CiJob, host: string, instance: InstanceView): { host: stri
 }
 
 /** The longest that an instance is kept after its job has failed, in milliseconds. */
-const longestHold = 7 * 24 * 3600_000;
+export const longestHold = 7 * 24 * 3600_000;
 
 /** Until when the instance of a failed job is kept for debugging. Annotations count before the spec. */
 export function heldUntil({ metadata, spec }: CiJob, status: CiJobStatus): number | undefined {

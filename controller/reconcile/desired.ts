@@ -22,6 +22,8 @@ export interface Surroundings {
   /** Identity of this installation. */
   controllerId: string;
   storagePool: string;
+  /** Until when the instance may have somebody who looks after it, in milliseconds since the epoch. */
+  leaseEnd?: number;
 }
 
 /** The instance that a job wants for one attempt. */
@@ -29,7 +31,7 @@ export function definitionOf(
   job: CiJob,
   attempt: number,
   resolved: Resolved,
-  { controllerId, storagePool }: Surroundings,
+  { controllerId, storagePool, leaseEnd }: Surroundings,
 ): InstanceDefinition {
   const { instance, mounts } = job.spec;
   const virtual = instance.type === 'VirtualMachine';
@@ -64,6 +66,7 @@ export function definitionOf(
       'user.cijob.name': job.metadata.name,
       'user.cijob.attempt': String(attempt),
       'user.cijob.controller': controllerId,
+      ...(leaseEnd === undefined ? {} : { 'user.cijob.expires': new Date(leaseEnd).toISOString() }),
       'user.cijob.spec-hash': specHash(job.spec),
       'boot.autostart': 'false',
       'limits.cpu': String(instance.cpu),

@@ -5,14 +5,10 @@ import type { CommandOutcome } from '../incus/outcome.ts';
 
 export interface OrphanSweepOptions {
   clock: Clock;
-  hosts: {
-    /** Every instance of this installation, on hosts that are connected. */
-    ours(): { host: string; instance: InstanceView }[];
-    perform(host: string, command: Command): Promise<CommandOutcome>;
-  };
-  /** Uids of all jobs that exist; undefined while that is not known. */
-  jobs: () => ReadonlySet<string> | undefined;
-  /** How long an instance must have been without its job before it is removed, in milliseconds. */
+  hosts: { perform(host: string, command: Command): Promise<CommandOutcome> };
+  /** Instances that nobody looks after, on hosts that are connected; undefined while that is not known. */
+  orphans: () => { host: string; instance: InstanceView }[] | undefined;
+  /** How long an instance must have been an orphan before it is removed, in milliseconds. */
   grace: number;
   onRemoved: (host: string, instance: InstanceView) => void;
   onError: (host: string, instance: InstanceView, message: string) => void;
@@ -23,10 +19,7 @@ const interval = 15_000;
 /** Being made, or taken away, by somebody who sees to it. A command that runs in an instance is no reason to wait. */
 const isInTheMaking = ({ status, operations }: InstanceView) => status !== 'Running' && operations.size > 0;
 
-/**
- * Removes instances whose job is gone: its finalizer was taken off by hand, or the cluster was restored from a
- * backup. Only instances that carry the identity of this installation are ever looked at.
- */
+/** Removes instances that nobody looks after any more. */
 export class OrphanSweep {
   readonly #options: OrphanSweepOptions;
   /** When each orphan was first seen. */
@@ -54,24 +47,24 @@ export class OrphanSweep {
 
   /** One sweep over all hosts. */
   async sweep(): Promise<void> {
-    const { clock, hosts, jobs, grace } = this.#options;
-    const known = jobs();
-    if (!known) return;
+    const { clock, orphans: find, grace } = this.#options;
+    const orphans = find();
+    if (!orphans) return;
     const now = clock.now();
-    const orphans = hosts.ours().filter(({ instance }) => !known.has(instance.labels['uid'] ?? ''));
     const names = new Set(orphans.map(({ host, instance }) => `${host}/${instance.name}`));
     for (const name of this.#since.keys()) if (!names.has(name)) this.#since.delete(name);
     for (const { host, instance } of orphans) {
       const name = `${host}/${instance.name}`;
-      const since = this.#since.get(name);
-      if (since === undefined) this.#since.set(name, now);
-      else if (now - since >= grace && !isInTheMaking(instance)) await this.#remove(host, instance);
+      const since = this.#since.get(name) ?? now;
+      this.#since.set(name, since);
+      if (now - since >= grace && !isInTheMaking(instance)) await this.#remove(host, instance);
     }
   }
 
   async #remove(host: string, instance: InstanceView): Promise<void> {
     const { hosts, onRemoved, onError } = this.#options;
-    const of = { instance: instance.name, uid: instance.labels['uid'] ?? '' };
+    const { uid = '', controller } = instance.labels;
+    const of = { instance: instance.name, uid, ...(controller === undefined ? {} : { controller }) };
     const verbs = instance.status === 'Stopped' ? (['delete'] as const) : (['stop', 'delete'] as const);
     for (const verb of verbs) {
       const outcome = await hosts.perform(host, { verb, ...of });

@@ -41,15 +41,16 @@ const pieces = (count: number, every: number, text: string) =>
   Array.from({ length: count }, (_, at) => ({ atMs: at * every, text }));
 
 interface Options {
+  subcommand?: 'run' | 'plan';
   flags?: readonly string[];
   stdout?: number;
 }
 
-/** Starts `cijob run` on the host. */
-async function start({ flags = [], stdout }: Options = {}) {
+/** Starts `cijob run`, or another subcommand, on the host. */
+async function start({ subcommand = 'run', flags = [], stdout }: Options = {}) {
   const file = join(dir, 'all.yaml');
   await writeFile(file, [job, host.resource].map((one) => JSON.stringify(one)).join('\n---\n'));
-  const args = ['run', '-f', file, '-i', join(dir, 'key'), ...flags];
+  const args = [subcommand, '-f', file, '-i', join(dir, 'key'), ...flags];
   const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', stdout ?? 'pipe', 'pipe'] });
   const said = { stdout: '', stderr: '' };
   child.stdout?.setEncoding('utf8').on('data', (chunk: string) => (said.stdout += chunk));
@@ -201,5 +202,47 @@ describe('a connection that is lost', () => {
     const { ended, said } = await start();
     expect(await ended).toEqual({ code: 70, signal: null });
     expect(said.stderr).toMatch(/^cijob: host far: /);
+  });
+});
+
+describe('what a run left that was killed', () => {
+  test('is removed by the next one on that host, which says so', async () => {
+    const killed = await start();
+    await killed.says('stdout', 'here');
+    killed.child.kill('SIGKILL');
+    expect(await killed.ended).toEqual({ code: null, signal: 'SIGKILL' });
+    const [left] = host.incus.names();
+    script = { runMs: 1 };
+    const next = await start({ flags: ['--quiet'] });
+    expect(await next.ended).toEqual({ code: 0, signal: null });
+    expect(next.said.stderr).toBe(
+      `instance ${left ?? ''} on host far was left behind by a \`cijob run\` that is dead (CiJob default/build): removed\n`,
+    );
+    expect(host.incus.names()).toEqual([]);
+  });
+
+  test('is told from what a live one has, which keeps it', async () => {
+    const first = await start();
+    await first.says('stdout', 'here');
+    const held = host.incus.names();
+    script = { runMs: 1 };
+    const second = await start();
+    expect((await second.ended).code).toBe(0);
+    expect(second.said.stderr).not.toContain('left behind');
+    expect(host.incus.names()).toEqual(held);
+    first.child.kill('SIGINT');
+    expect((await first.ended).code).toBe(130);
+    expect(host.incus.names()).toEqual([]);
+  });
+
+  test('is not touched by `cijob plan`', async () => {
+    const killed = await start();
+    await killed.says('stdout', 'here');
+    killed.child.kill('SIGKILL');
+    await killed.ended;
+    const left = host.incus.names();
+    const plan = await start({ subcommand: 'plan' });
+    expect((await plan.ended).code).toBe(0);
+    expect(host.incus.names()).toEqual(left);
   });
 });

@@ -51,7 +51,10 @@ class Installation {
     this.sweep = new OrphanSweep({
       clock: systemClock,
       hosts: pool,
-      jobs: () => new Set([...this.api.jobs.values()].map(({ metadata }) => metadata.uid)),
+      orphans: () => {
+        const jobs = new Set([...this.api.jobs.values()].map(({ metadata }) => metadata.uid));
+        return pool.ours().filter(({ instance }) => !jobs.has(instance.labels['uid'] ?? ''));
+      },
       grace: 0,
       onRemoved: (_host, instance) => this.swept.push(instance.name),
       onError: (_host, instance, message) => this.swept.push(`${instance.name}: ${message}`),

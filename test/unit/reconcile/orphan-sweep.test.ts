@@ -31,9 +31,8 @@ describe('the sweep for instances without a job', () => {
     sweep = new OrphanSweep({
       clock,
       grace,
-      jobs: () => jobs,
+      orphans: () => jobs && there.filter(({ instance }) => !jobs?.has(instance.labels['uid'] ?? '')),
       hosts: {
-        ours: () => there,
         perform: (host: string, command: Command) => {
           sent.push(`${command.verb} ${host}/${command.instance} ${'uid' in command ? command.uid : ''}`);
           return Promise.resolve(outcomes.shift() ?? { kind: 'done' });
