@@ -14,7 +14,6 @@ export const lookups: readonly Scenario[] = [
         ['/1.0/instances/nope', missingInstance('nope')],
         ['/1.0/instances/nope/state', missingInstance('nope')],
         ['/1.0/instances/nope/files?path=/x', missingInstance('nope')],
-        ['/1.0/storage-pools/nope/resources', 'Storage pool not found'],
         ['/1.0/operations/00000000-0000-0000-0000-000000000000', 'Operation not found'],
         ['/1.0/operations/00000000-0000-0000-0000-000000000000/wait?timeout=1', 'Operation not found'],
       ];
@@ -63,6 +62,9 @@ export const lookups: readonly Scenario[] = [
       const some = expect.toSatisfy((total: number) => Number.isInteger(total) && total > 0) as number;
       expect(await told('/1.0/resources')).toMatchObject({ cpu: { total: some }, memory: { total: some } });
       expect(await told('/1.0/storage-pools/default/resources')).toMatchObject({ space: { total: some } });
+      // Not 404.
+      const missing = await incus.request('GET', '/1.0/storage-pools/nope/resources');
+      expect([missing.status, envelope(missing).error]).toEqual([500, 'Storage pool not found']);
     },
   },
   {

@@ -153,7 +153,7 @@ function pools({ daemon }: Call): SimReply {
 
 function poolResources({ daemon, words }: Call): SimReply {
   const { pools, poolSpace } = daemon.parts.store;
-  if (!pools.has(words[0] ?? '')) throw new Refusal(404, 'Storage pool not found');
+  if (!pools.has(words[0] ?? '')) throw new Refusal(500, 'Storage pool not found');
   return sync({ inodes: { used: 0, total: 0 }, space: poolSpace });
 }
 
