@@ -6,7 +6,7 @@ import { commandLines } from '../incus/commands.ts';
 import { printableJson } from '../printable.ts';
 import { keyOf } from '../reconcile/names.ts';
 import { isFinished } from '../reconcile/step.ts';
-import { artifactLines, exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
+import { leftOutLines, exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
 import { startTraces } from '../telemetry/traces.ts';
 import { programVersion } from '../version.ts';
 import { failedEnds } from './failed-ends.ts';
@@ -98,7 +98,7 @@ export async function run(options: RunOptions): Promise<number> {
         if (over) printer.end(keyOf(job.metadata));
         const line = phaseLine(job, before, after, systemClock.now());
         if (line !== undefined) say(line);
-        artifactLines(job, before, after).forEach(say);
+        leftOutLines(job, before, after).forEach(say);
       },
       command(end) {
         jobTraces?.command(end, systemClock.now());

@@ -32,6 +32,10 @@ export function happenings(before: CiJobStatus | undefined, after: CiJobStatus):
     const tell = blame === 'Cancelled' ? normal : warning;
     told.push(tell(reason, 'Finish', `${blame}: ${message}`));
   }
+  const collected = findCondition(after.conditions, 'Collected');
+  if (collected?.status === 'False' && findCondition(before?.conditions, 'Collected')?.status !== 'False') {
+    told.push(warning(collected.reason, 'Collect', `not all could be read: ${collected.message}`));
+  }
   const { notes = [] } = after.artifacts ?? {};
   if (notes.length > 0 && !before?.artifacts) {
     // Links and empty files are left out of many a good archive.

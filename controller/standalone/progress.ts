@@ -1,4 +1,5 @@
 import type { CiJob } from '../api/cijob.ts';
+import { findCondition } from '../api/conditions.ts';
 import type { CiJobStatus } from '../api/cijob-status.ts';
 import { printableLine } from '../printable.ts';
 import { keyOf } from '../reconcile/names.ts';
@@ -37,11 +38,13 @@ export function phaseLine(
   return `${since.padStart(6)}  ${keyOf(job.metadata)}  ${phase.padEnd(12)} ${printableLine(detail(after))}`.trimEnd();
 }
 
-/** Lines about what is not among the artifacts that are kept of a job, once that is known. */
-export function artifactLines(job: CiJob, before: CiJobStatus | undefined, after: CiJobStatus): string[] {
-  if (before?.artifacts) return [];
-  const notes = after.artifacts?.notes ?? [];
-  return notes.map(({ message }) => `${keyOf(job.metadata)}: artifacts: ${printableLine(message)}`);
+/** Lines about what could not be read of a job, or is not among its artifacts that are kept, once that is known. */
+export function leftOutLines(job: CiJob, before: CiJobStatus | undefined, after: CiJobStatus): string[] {
+  if (before?.completionTime !== undefined) return [];
+  const collected = findCondition(after.conditions, 'Collected');
+  const unread = collected?.status === 'False' ? [`not all could be read: ${collected.message}`] : [];
+  const notes = (after.artifacts?.notes ?? []).map(({ message }) => `artifacts: ${message}`);
+  return [...unread, ...notes].map((line) => `${keyOf(job.metadata)}: ${printableLine(line)}`);
 }
 
 function detail(status: CiJobStatus): string {

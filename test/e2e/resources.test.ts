@@ -59,11 +59,6 @@ describe('the CustomResourceDefinitions', () => {
       'a list of its kind',
       (json) => `{"apiVersion": "ci.pikaci.dev/v1alpha1", "kind": "CiJobList", "items": [${json}]}`,
     ],
-    [
-      'a list in a list',
-      (json) =>
-        `{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "List", "items": [${json}]}]}`,
-    ],
     ['values of JSON after each other', (json) => `${json}\n${json}${json}`],
     ['documents of YAML, empty ones too', (json) => `---\n# none\n---\n${json}\n---\n---\n${json}\n`],
     ['UTF-8 after a byte order mark', (json) => `\uFEFF${json}`],

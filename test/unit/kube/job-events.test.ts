@@ -64,6 +64,15 @@ describe('the events of a job', () => {
       ['Normal Succeeded: the command exited with code 0'],
     ],
     [
+      'not all of its log could be read',
+      running,
+      {
+        ...running,
+        conditions: [...(running.conditions ?? []), condition('Collected', 'False', 'Incomplete')],
+      },
+      ['Warning Incomplete: not all could be read: why'],
+    ],
+    [
       'not all of its artifacts are kept',
       running,
       artifacts('NotRegular', 'FileLimit'),
