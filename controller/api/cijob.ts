@@ -236,7 +236,7 @@ export const CiJobSpec = z
       .default(2)
       .meta(immutable)
       .describe(
-        'How many new attempts may follow infrastructure failures, such as a guest that does not boot. A command that failed or timed out is never run again. When a host is lost, the earlier attempt may still be running there; 0 means that the command runs at most once overall.',
+        'How many new attempts may follow infrastructure failures, such as a guest that does not boot. Two attempts in a row whose instances Incus could not make or start, for the same reason, are not followed by another. A command that failed or timed out is never run again. When a host is lost, the earlier attempt may still be running there; 0 means that the command runs at most once overall.',
       ),
     suspend: z
       .boolean()

@@ -147,6 +147,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
         return value.toString('utf8');
       },
       wake: (key) => cluster.engine.wake(key),
+      namespaceLabels: (one) => cluster.namespaceLabels(one),
       events: {
         changed(host, instance) {
           const { engine } = cluster;

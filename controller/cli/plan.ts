@@ -10,7 +10,7 @@ import { offerOf } from '../hosts/candidate.ts';
 import { commandLines, type Command, type Verb } from '../incus/commands.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
 import { printable, printableJson } from '../printable.ts';
-import { definitionOf, launchCommand, resolveCommand, slotRequestOf } from '../reconcile/desired.ts';
+import { createCommand, launchCommand, resolveCommand, slotRequestOf } from '../reconcile/desired.ts';
 import type { Resolved } from '../reconcile/desired.ts';
 import { instanceName, keyOf, specHash } from '../reconcile/names.ts';
 import { exitCodes } from '../standalone/progress.ts';
@@ -90,12 +90,12 @@ function offline(hosts: readonly IncusHost[]): Ask {
   return (name, command) => {
     if (command.verb !== 'resolve') throw new Error(`${command.verb} cannot be planned`);
     const spec = hosts.find(({ metadata }) => metadata.name === name)?.spec;
-    const refused = spec && refusalByGrants(command, spec, name);
+    const refused = spec && refusalByGrants(command.wanted, spec, {}, name);
     if (refused) return Promise.resolve(refused);
     return Promise.resolve({
       kind: 'resolved',
-      fingerprint: `<fingerprint of ${command.image}>`,
-      sources: Object.fromEntries(command.sources.map((source) => [source, source])),
+      fingerprint: `<fingerprint of ${command.wanted.image}>`,
+      sources: Object.fromEntries(command.wanted.mounts.map(({ source }) => [source, source])),
     });
   };
 }
@@ -153,7 +153,7 @@ function changes(job: CiJob, resolved: Resolved, storagePool: string): Command[]
   const launch = launchCommand(job, attempt);
   const names = new Map(job.spec.env.map(({ name }) => [name, Buffer.alloc(0)]));
   return [
-    { verb: 'create', instance, definition: definitionOf(job, attempt, resolved, surroundings) },
+    createCommand(job, attempt, resolved, surroundings),
     ...(job.spec.instance.type === 'VirtualMachine' ? [{ verb: 'probe', instance } as const] : []),
     // Only the names of variables are ever printed.
     { ...launch, environment: names },

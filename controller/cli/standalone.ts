@@ -79,6 +79,7 @@ export class Standalone {
       ...(logs ? { logs } : {}),
       ...(artifacts ? { artifacts } : {}),
       wake: (key) => this.engine.wake(key),
+      namespaceLabels: () => ({}),
       events: {
         changed: (host, instance) => {
           if (instance === undefined) this.#hostChanged(host);

@@ -6,6 +6,7 @@ import type { CommandOutcome } from '../incus/outcome.ts';
 import { noArchive } from './artifact-report.ts';
 import { logSourceOf } from './live-logs.ts';
 import type { Ground } from './perform.ts';
+import { whyNotStarted } from './start-failure.ts';
 
 const noPlace = noArchive(
   'NoPlace',
@@ -40,22 +41,24 @@ export async function collect(
   const reads = new Reads(resultOnly, signal);
   const { over } = reads;
   const cancel = clock.after(withinMs, () => reads.stop());
-  const source = logSourceOf(inventory.get(instance));
+  const view = inventory.get(instance);
+  const source = logSourceOf(view);
   const rest = source && logs?.finish(host, client, source, over);
   const archive =
     source && globs.length > 0
       ? (keeper?.collect(turns.archives, client, source, globs, over) ?? Promise.resolve(noPlace))
       : undefined;
-  const [result, log, , artifacts] = await Promise.all([
+  const [result, log, , artifacts, startErrors] = await Promise.all([
     reads.must(client.readFile(instance, resultPath, { first: maxResultBytes }, over)),
     reads.may('the end of the log', client.readFile(instance, logPath, { last: logBytes }, over)),
     reads.may('the log', rest),
     reads.may('the artifacts', archive),
+    view?.status === 'Stopped' ? whyNotStarted(client, view) : undefined,
   ]);
   cancel();
   if (reads.failure || !result) throw reads.failure ?? outOfTime();
   const missed = reads.missed.join('; ') || undefined;
-  return { kind: 'collected', collected: { result, log: log ?? noFile, artifacts, missed } };
+  return { kind: 'collected', collected: { result, log: log ?? noFile, artifacts, missed, startErrors } };
 }
 
 const noFile: GuestFile = { kind: 'missing' };

@@ -61,6 +61,8 @@ export interface HostOptions {
   readKey: ReadKey;
   clock: Clock;
   events: HostEvents;
+  /** Labels of a namespace, as they are now. */
+  namespaceLabels: (namespace: string) => Readonly<Record<string, string>>;
   logs?: LiveLogs | undefined;
   artifacts?: Artifacts | undefined;
 }
@@ -184,8 +186,8 @@ export class Host {
       inventory: this.inventory,
       host: this.name,
       project: this.#spec.project,
-      allowedSources: this.#spec.allowedSources,
       grants: this.#spec,
+      namespaceLabels: this.#options.namespaceLabels,
       controllerId: this.#options.controllerId,
       logs: this.#options.logs,
       artifacts: this.#options.artifacts,

@@ -12,7 +12,9 @@ import { collect } from './collect.ts';
 import { launch } from './launch.ts';
 import type { LiveLogs } from './live-logs.ts';
 import type { Turns } from './session.ts';
-import { resolveSource } from './sources.ts';
+import { resolveMounts } from './mount-sources.ts';
+import { refusalOfSource } from './sources.ts';
+import { whyNotStarted } from './start-failure.ts';
 import type { Watch } from './watch.ts';
 
 /** What a command may rely on. */
@@ -26,8 +28,10 @@ export interface Ground {
   /** Name of the IncusHost. */
   host: string;
   project: string;
-  allowedSources: readonly string[];
+  /** What the IncusHost lets jobs use, as it is now. */
   grants: Grants;
+  /** Labels of a namespace, as they are now. */
+  namespaceLabels: (namespace: string) => Readonly<Record<string, string>>;
   /** Identity that an instance must carry to be stopped or deleted. */
   controllerId: string;
   /** Where the logs of guests go while and after they are written. */
@@ -78,26 +82,20 @@ export async function perform(
 }
 
 async function resolve(
-  command: Extract<Command, { verb: 'resolve' }>,
-  { client, link, host, project, allowedSources, grants }: Ground,
+  { wanted, type }: Extract<Command, { verb: 'resolve' }>,
+  { client, link, host, project, grants, namespaceLabels }: Ground,
 ): Promise<CommandOutcome> {
-  const refused = refusalByGrants(command, grants, host);
+  const refused = refusalByGrants(wanted, grants, namespaceLabels(wanted.namespace), host);
   if (refused) return refused;
-  const image = client.image(command.image).catch((error: unknown) => {
+  const image = client.image(wanted.image).catch((error: unknown) => {
     if (error instanceof IncusError && error.kind === 'NotFound') return undefined;
     throw error;
   });
-  const profiles = Promise.all(command.profiles.map((profile) => client.hasProfile(profile)));
-  const sources: Record<string, string> = {};
-  const resolving = Promise.all(
-    command.sources.map((source) => resolveSource(link, source, allowedSources, host)),
-  );
-  const [resolved, foundImage, found] = await Promise.all([resolving, image, profiles]);
-  for (const [index, source] of resolved.entries()) {
-    if ('refused' in source) return { kind: 'refused', reason: source.refused, message: source.message };
-    sources[command.sources[index] ?? ''] = source.path;
-  }
-  const missing = command.profiles[found.indexOf(false)];
+  const profiles = Promise.all(wanted.profiles.map((profile) => client.hasProfile(profile)));
+  const resolving = resolveMounts(link, wanted.mounts, grants.allowedSources, host);
+  const [mounts, foundImage, found] = await Promise.all([resolving, image, profiles]);
+  if ('refused' in mounts) return { kind: 'refused', reason: mounts.refused, message: mounts.message };
+  const missing = wanted.profiles[found.indexOf(false)];
   if (missing !== undefined) {
     return {
       kind: 'refused',
@@ -109,24 +107,27 @@ async function resolve(
     return {
       kind: 'refused',
       reason: 'ImageNotFound',
-      message: `host ${host} has no image ${command.image} in project ${project}`,
+      message: `host ${host} has no image ${wanted.image} in project ${project}`,
     };
   }
-  if (foundImage.type !== command.type) {
+  if (foundImage.type !== type) {
     return {
       kind: 'refused',
       reason: 'ImageTypeMismatch',
-      message: `image ${command.image} on host ${host} is one for a ${foundImage.type}, not for a ${command.type}`,
+      message: `image ${wanted.image} on host ${host} is one for a ${foundImage.type}, not for a ${type}`,
     };
   }
-  return { kind: 'resolved', fingerprint: foundImage.fingerprint, sources };
+  return { kind: 'resolved', fingerprint: foundImage.fingerprint, sources: mounts.sources };
 }
 
 async function create(
   command: Extract<Command, { verb: 'create' }>,
-  { client, watch, inventory, project }: Ground,
+  ground: Ground,
 ): Promise<CommandOutcome> {
+  const { client, watch, inventory, project } = ground;
   const { definition } = command;
+  const refused = refusalOfCreate(command, ground);
+  if (refused) return refused;
   inventory.expect(definition);
   try {
     const operation = await client.start(requestOf(command, project));
@@ -143,15 +144,39 @@ async function create(
     const ours = ['uid', 'controller'].every(
       (label) => existing.labels[label] === definition.config[`user.cijob.${label}`],
     );
-    if (ours) return { kind: 'done' };
-    return {
-      kind: 'refused',
-      reason: 'InstanceNameTaken',
-      message: `an instance ${definition.name} that is not ours exists already; it was left alone`,
-    };
+    if (!ours) {
+      return {
+        kind: 'refused',
+        reason: 'InstanceNameTaken',
+        message: `an instance ${definition.name} that is not ours exists already; it was left alone`,
+      };
+    }
+    // Somebody else has made it, or is at it: how it is now says how to go on.
+    const madeByUs = (existing.createdAt ?? 0) >= Date.parse(operation.created_at);
+    if (!madeByUs || existing.status !== 'Stopped' || existing.operations.size > 0) return { kind: 'done' };
+    const message = (await whyNotStarted(client, existing, ended.error)) ?? ended.error;
+    return { kind: 'failed', reason: 'StartFailed', message };
   } finally {
     inventory.unexpect(definition.name);
   }
+}
+
+/**
+ * Why an instance may not be made that could be when the job was given to the host. A creation waits for its turn, and is
+ * tried again; what the host lets jobs use, or the labels of the job's namespace, may have changed since.
+ */
+function refusalOfCreate(
+  { wanted, definition }: Extract<Command, { verb: 'create' }>,
+  { grants, namespaceLabels, host }: Ground,
+): CommandOutcome | undefined {
+  const refused = refusalByGrants(wanted, grants, namespaceLabels(wanted.namespace), host);
+  if (refused) return refused;
+  const leadsTo = new Map(Object.values(definition.devices).map(({ path, source }) => [path, source]));
+  for (const { source, path } of wanted.mounts) {
+    const refusal = refusalOfSource(source, leadsTo.get(path) ?? source, grants.allowedSources, host);
+    if (refusal) return { kind: 'refused', reason: refusal.refused, message: refusal.message };
+  }
+  return undefined;
 }
 
 async function remove(

@@ -23,6 +23,8 @@ export interface PoolOptions {
   readKey: ReadKey;
   clock: Clock;
   events: HostEvents;
+  /** Labels of a namespace, as they are now. */
+  namespaceLabels: (namespace: string) => Readonly<Record<string, string>>;
   logs?: LiveLogs;
   artifacts?: Artifacts;
   /** Has a job looked at: it waited and now has a slot, or what it waits for has changed. */
@@ -75,18 +77,7 @@ export class HostPool {
     if (known?.host.update(resource.spec)) {
       known.resource = resource;
     } else {
-      const { controllerId, readKey, clock, logs, artifacts } = this.#options;
-      const { spec } = resource;
-      const host = new Host({
-        name,
-        spec,
-        controllerId,
-        readKey,
-        clock,
-        events: this.#events,
-        logs,
-        artifacts,
-      });
+      const host = new Host({ ...this.#options, name, spec: resource.spec, events: this.#events });
       this.#hosts.set(name, { host, resource });
       this.#scheduler.forgetHost(name);
       await known?.host.close();
@@ -130,7 +121,7 @@ export class HostPool {
     if (!member) return { kind: 'unknown', message: `there is no IncusHost ${name}` };
     const outcome = await member.host.perform(command, signal);
     if (command.verb !== 'create') return outcome;
-    const namespace = command.definition.config['user.cijob.namespace'] ?? '';
+    const { namespace } = command.wanted;
     if (outcome.kind === 'done') this.#scheduler.created(name, namespace, undefined);
     // What was lost on the way says nothing of Incus, and what was refused is wrong with the job.
     if (outcome.kind === 'failed') this.#scheduler.created(name, namespace, outcome.message);

@@ -5,7 +5,10 @@ import type { Link } from './link.ts';
 /** A mount's source as it is on the host, or why it may not be used. */
 export type Source =
   | { path: string }
-  | { refused: 'SourceNotFound' | 'SourceNotADirectory' | 'SourceNotAllowed'; message: string };
+  | {
+      refused: 'SourceNotFound' | 'SourceNotADirectory' | 'SourceNotAllowed' | 'MountPointNotFound';
+      message: string;
+    };
 
 /**
  * Follows a mount's source to the directory it stands for and checks that both lie where the IncusHost allows.
@@ -24,17 +27,12 @@ export async function resolveSource(
   host: string,
 ): Promise<Source> {
   const isAllowed = (path: string) => allowedSources.some((allowed) => isInside(path, allowed));
-  const outside = (what: string): Source => {
-    const allowed = allowedSources.length === 0 ? 'nothing' : allowedSources.join(', ');
-    return {
-      refused: 'SourceNotAllowed',
-      message: `${what} outside what host ${host} allows to mount: ${allowed}`,
-    };
-  };
-  if (!isAllowed(source)) return outside(`${source} lies`);
+  const unlooked = refusalOfSource(source, source, allowedSources, host);
+  if (unlooked) return unlooked;
   const found = await link.resolve(source);
   const reached = found ?? (await nearest(link, source, isAllowed));
-  if (reached && !isAllowed(reached.path)) return outside(`${source} is or lies behind a link that leads`);
+  const refusal = refusalOfSource(source, reached?.path ?? source, allowedSources, host);
+  if (refusal) return refusal;
   if (!found) {
     return {
       refused: 'SourceNotFound',
@@ -44,6 +42,23 @@ export async function resolveSource(
   const leads = found.path === source ? source : `${source}, which is ${found.path},`;
   if (!found.directory) return { refused: 'SourceNotADirectory', message: `${leads} is not a directory` };
   return found;
+}
+
+/** Why a source may not be mounted, as it is written or for where it leads; undefined when it may. Looks nowhere. */
+export function refusalOfSource(
+  source: string,
+  leadsTo: string,
+  allowedSources: readonly string[],
+  host: string,
+): Extract<Source, { refused: string }> | undefined {
+  const lies = [source, leadsTo].map((path) => allowedSources.some((allowed) => isInside(path, allowed)));
+  if (lies.every((inside) => inside)) return undefined;
+  const what = lies[0] ? 'is or lies behind a link that leads' : 'lies';
+  const allowed = allowedSources.length === 0 ? 'nothing' : allowedSources.join(', ');
+  return {
+    refused: 'SourceNotAllowed',
+    message: `${source} ${what} outside what host ${host} allows to mount: ${allowed}`,
+  };
 }
 
 /** Where the nearest parent of a path that leads anywhere leads: what is missing behind a link is told to nobody. */

@@ -44,6 +44,8 @@ const shortRead: ReadBudget = {
 /** The content of a file of any size. */
 const fileRead: ReadBudget = { ...shortRead, longestMs: 5 * 60_000 };
 const maxAnswer = 1024 * kibibyte;
+/** The log of one start is a few KiB. */
+const maxInstanceLog = 64 * kibibyte;
 /** A list of some ten thousand instances. */
 const maxList = 64 * 1024 * kibibyte;
 
@@ -203,6 +205,16 @@ export class IncusClient {
     };
     const { status, body } = await this.#ofGuest(instance, request, maxAnswer);
     if (status < 200 || status > 299) throw errorOf(status, body, request.path);
+  }
+
+  /** The end of a log that Incus keeps of an instance, such as `lxc.log`; nothing where there is none. */
+  async instanceLog(instance: string, file: string): Promise<string> {
+    const path = instancePath(this.#project, instance, `/logs/${encodeURIComponent(file)}`);
+    const headers = { range: `bytes=-${maxInstanceLog}` };
+    const { status, body } = await this.#raw({ method: 'GET', path, headers }, maxAnswer);
+    if (status === 404) return '';
+    if (status !== 200 && status !== 206) throw errorOf(status, body, path);
+    return body.toString('utf8');
   }
 
   /**

@@ -15,10 +15,19 @@ export interface InstanceDefinition {
   devices: Readonly<Record<string, Device>>;
 }
 
+/** What a job asks of a host, by the names that the job uses: what the host's grants are about. */
+export interface Wanted {
+  namespace: string;
+  image: string;
+  profiles: readonly string[];
+  /** Directories of the host, and where the guest sees each. */
+  mounts: readonly { source: string; path: string }[];
+}
+
 /**
  * Something to ask of Incus, as data. Each is idempotent: carrying it out twice ends where carrying it out once does.
  *
- * - resolve: ask for the image's fingerprint and follow the mounts' sources. Changes nothing.
+ * - resolve: ask for the image's fingerprint, follow the mounts' sources and look for what they lack. Changes nothing.
  * - create: make the instance with devices and config, and start it, in one request.
  * - launch: run the guest's runner; the runner itself runs the job's command at most once.
  * - probe: does the agent of a booting VM answer yet? (Containers need no probe.)
@@ -31,14 +40,11 @@ export type Command =
   | {
       verb: 'resolve';
       instance: string;
-      image: string;
-      profiles: readonly string[];
       type: InstanceDefinition['type'];
-      sources: readonly string[];
-      /** Where the mounts appear in the guest. */
-      mountPaths: readonly string[];
+      wanted: Wanted;
     }
-  | { verb: 'create'; instance: string; definition: InstanceDefinition }
+  /** `wanted`: grants may have changed since the command was planned, so they are asked again when it is sent. */
+  | { verb: 'create'; instance: string; definition: InstanceDefinition; wanted: Wanted }
   | {
       verb: 'launch';
       instance: string;
@@ -128,12 +134,14 @@ export function commandLines(command: Command, project: string): string[] {
   const incus = (...words: string[]) => ['incus', ...words, '--project', project].map(quote).join(' ');
   const name = command.instance;
   switch (command.verb) {
-    case 'resolve':
+    case 'resolve': {
+      const { image, profiles, mounts } = command.wanted;
       return [
-        incus('image', 'info', command.image),
-        ...command.profiles.map((profile) => incus('profile', 'show', profile)),
-        ...command.sources.map((source) => `realpath -e ${quote(source)}`),
+        incus('image', 'info', image),
+        ...profiles.map((profile) => incus('profile', 'show', profile)),
+        ...new Set(mounts.map(({ source }) => `realpath -e ${quote(source)}`)),
       ];
+    }
     case 'create': {
       const { type, fingerprint, profiles, config, devices } = command.definition;
       const flags = [

@@ -1,4 +1,6 @@
 import type { Device, InstanceDefinition } from './commands.ts';
+import { printableLine } from '../printable.ts';
+import { shortened } from './start-errors.ts';
 import { instanceOf, operationEnded, type IncusEvent, type Instance, type Operation } from './schemas.ts';
 
 /** An instance, as we last saw it. */
@@ -7,6 +9,8 @@ export interface InstanceView {
   readonly type: Instance['type'];
   /** `Other`: on its way from one to another, or Incus could not tell (a container whose monitor is slow to answer). */
   readonly status: 'Running' | 'Stopped' | 'Frozen' | 'Other';
+  /** Milliseconds since the epoch, by the host's clock, when it was made; undefined when not read yet. */
+  readonly createdAt?: number;
   /** Whether it was ever started. One that was not is half made when nobody is making it. */
   readonly everStarted: boolean;
   /** Milliseconds since the epoch, by the host's clock, when it was last started; 0 when never. */
@@ -216,7 +220,7 @@ export class Inventory {
     this.#ended.set(operation.id, {
       succeeded: operation.status_code === 200,
       returnCode: typeof returned === 'number' ? returned : undefined,
-      error: operation.err.slice(0, 1024),
+      error: shortened(printableLine(operation.err), 1024),
     });
     const oldest = this.#ended.keys().next();
     if (this.#ended.size > endedKept && !oldest.done) this.#ended.delete(oldest.value);
@@ -229,13 +233,18 @@ function statusOf(status: string): InstanceView['status'] {
   return status === 'Stopped' || status === 'Frozen' ? status : 'Other';
 }
 
+function timeOf(text: string): number {
+  return Math.max(0, Date.parse(text) || 0);
+}
+
 function view(instance: Instance): InstanceView {
-  const startedAt = Math.max(0, Date.parse(instance.last_used_at) || 0);
+  const startedAt = timeOf(instance.last_used_at);
   const labels = Object.entries(instance.config).filter(([key]) => key.startsWith(labelPrefix));
   return {
     name: instance.name,
     type: instance.type,
     status: statusOf(instance.status),
+    ...(instance.created_at === undefined ? {} : { createdAt: timeOf(instance.created_at) }),
     everStarted: startedAt > 0,
     startedAt,
     announcedReady: instance.status === 'Ready',

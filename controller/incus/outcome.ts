@@ -6,6 +6,8 @@ export interface Collected {
   result: GuestFile;
   /** The end of `/artifacts/guest.log`, and the size of the whole. */
   log: GuestFile;
+  /** Of an instance that has stopped: why it did not start, if it says. */
+  startErrors?: string | undefined;
   /** What was kept of the job's artifacts; undefined when it names none. */
   artifacts?: ArchiveSummary | undefined;
   /** Why not all of it could be read, although the result was; undefined when all was. */
@@ -46,7 +48,7 @@ export type CommandOutcome =
   | { kind: 'collected'; collected: Collected }
   /** Will not succeed however often it is tried: `reason` is CamelCase, `message` says what to change. */
   | { kind: 'refused'; reason: string; message: string }
-  /** Did not happen, and may succeed another time. */
-  | { kind: 'failed'; message: string }
+  /** Did not happen, and may succeed another time. `reason` is CamelCase, where more is known than the command's verb. */
+  | { kind: 'failed'; message: string; reason?: string }
   /** The answer was lost: it may have happened. Look again. */
   | { kind: 'unknown'; message: string };

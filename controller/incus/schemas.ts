@@ -24,6 +24,7 @@ export const Instance = z.object({
   config: stringMap.default({}),
   devices: z.record(z.string(), stringMap).default({}),
   profiles: z.array(z.string()).default([]),
+  created_at: z.string().optional(),
   /** The epoch until the instance is started for the first time. */
   last_used_at: z.string().default('1970-01-01T00:00:00Z'),
 });

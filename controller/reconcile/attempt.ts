@@ -2,12 +2,13 @@ import { findCondition, isTrue } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
 import type { Command } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
-import { definitionOf, launchCommand, resolveCommand, runnerPath } from './desired.ts';
+import type { Collected } from '../incus/outcome.ts';
+import { createCommand, launchCommand, resolveCommand, runnerPath } from './desired.ts';
 import { instanceName } from './names.ts';
 import type { HostView, Observed, Patience, Problem } from './observed.ts';
 import { leaseEnd, parseRunOwner } from './run-owner.ts';
 import { calledOff, isOwn, yes, type Step } from './step.ts';
-import { config, infrastructure, verdictOf, type Verdict } from './verdict.ts';
+import { config, infrastructure, verdictOf, type FailedVerdict, type Verdict } from './verdict.ts';
 
 /** A command that keeps failing, or whose answer keeps getting lost, is given up after this many tries. */
 const tries = 5;
@@ -84,22 +85,15 @@ function provision(
     return { verdict: infrastructure('InstanceGone', `the instance vanished from ${where(job)}`) };
   }
   const next: Command = memory.resolved
-    ? {
-        verb: 'create',
-        instance: nameOf(job),
-        definition: definitionOf(job, attemptOf(job), memory.resolved, {
-          controllerId: observed.controllerId,
-          storagePool: host.storagePool,
-          // An installation comes back and looks after its instances; a `cijob run` does not.
-          ...(parseRunOwner(observed.controllerId) ? { leaseEnd: leaseEnd(job, now, patience) } : {}),
-        }),
-      }
+    ? createCommand(job, attemptOf(job), memory.resolved, {
+        controllerId: observed.controllerId,
+        storagePool: host.storagePool,
+        // An installation comes back and looks after its instances; a `cijob run` does not.
+        ...(parseRunOwner(observed.controllerId) ? { leaseEnd: leaseEnd(job, now, patience) } : {}),
+      })
     : resolveCommand(job, attemptOf(job));
-  // A create that failed was undone by Incus: what is wrong with this host need not be wrong with the next.
-  const { problem } = memory;
-  if (problem?.verb === 'create' && problem.outcome.kind === 'failed') {
-    return { verdict: infrastructure('CreateFailed', problem.outcome.message) };
-  }
+  const failure = createFailure(memory.problem);
+  if (failure) return { verdict: failure };
   return { phase: 'Provisioning', ...again(job, observed, now, next, 'CreateFailed') };
 }
 
@@ -114,6 +108,8 @@ function notRunning(
     // It is being made; or, if its runner was launched before, somebody restarts it or takes it away.
     return isTrue(job.status?.conditions, 'RunnerStarted') ? {} : { phase: 'Provisioning' };
   }
+  const failure = createFailure(observed.memory.problem);
+  if (failure?.reason === 'StartFailed') return { verdict: failure };
   if (!instance.everStarted) {
     // Whoever was making it died half-way. It never ran anything, so it can be made again from the start.
     const command: Command = { verb: 'delete', instance: instance.name, uid: job.metadata.uid };
@@ -125,15 +121,7 @@ function notRunning(
   const { memory } = observed;
   if (memory.collected || memory.problem?.verb === 'collect') {
     const verdict = memory.collected && verdictOf(job, memory.collected);
-    return {
-      verdict:
-        verdict ??
-        infrastructure(
-          'InstanceStopped',
-          'the instance stopped before the runner wrote a result',
-          memory.collected,
-        ),
-    };
+    return { verdict: verdict ?? stopped(job, memory.collected) };
   }
   return {
     phase: 'Collecting',
@@ -267,6 +255,22 @@ function collectCommand(job: CiJob, instance: InstanceView, { memory: { problem 
 function refusalIn(problem: Problem | undefined): Verdict | undefined {
   if (problem?.outcome.kind !== 'refused') return undefined;
   return config(problem.outcome.reason, problem.outcome.message);
+}
+
+/** Incus could not make or start the instance. What is wrong with this host need not be wrong with the next. */
+function createFailure(problem: Problem | undefined): FailedVerdict | undefined {
+  if (problem?.verb !== 'create' || problem.outcome.kind !== 'failed') return undefined;
+  const { reason = 'CreateFailed', message } = problem.outcome;
+  return { ...infrastructure(reason, message), lasting: true };
+}
+
+/** The instance has stopped, and there is no result in it. Whoever made it may not have lived to hear why. */
+function stopped(job: CiJob, collected: Collected | undefined): Verdict {
+  const launched = isTrue(job.status?.conditions, 'RunnerStarted');
+  const why = launched ? undefined : collected?.startErrors;
+  if (why !== undefined) return { ...infrastructure('StartFailed', why), lasting: true };
+  const before = launched ? 'the runner wrote a result' : 'its command was launched';
+  return infrastructure('InstanceStopped', `the instance stopped before ${before}`, collected);
 }
 
 function withoutResult({ runner, memory }: Observed): Verdict {

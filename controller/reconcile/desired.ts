@@ -1,7 +1,7 @@
 import type { CiJob } from '../api/cijob.ts';
 import { guestPath } from '../api/mounts.ts';
 import { bytesOf } from '../api/text.ts';
-import type { Command, Device, InstanceDefinition } from '../incus/commands.ts';
+import type { Command, Device, InstanceDefinition, Wanted } from '../incus/commands.ts';
 import { instanceName, keyOf, specHash } from './names.ts';
 import type { SlotRequest } from './ports.ts';
 
@@ -95,17 +95,39 @@ function runnerParameters(job: CiJob): Record<string, string> {
   return { PIKACI_INCUS_EXPECT_MOUNTS: job.spec.mounts.map((mount) => guestPath(mount) ?? '').join(':') };
 }
 
+/** What a job asks of a host, by the names that it uses. */
+export function wantedOf({ metadata, spec }: CiJob): Wanted {
+  const { image, profiles } = spec.instance;
+  return {
+    namespace: metadata.namespace ?? 'default',
+    image,
+    profiles,
+    mounts: spec.mounts.map((mount) => ({ source: mount.source, path: guestPath(mount) ?? '' })),
+  };
+}
+
 /** What a host is asked before anything is made on it: the image, the profiles, where the mounts lead. */
 export function resolveCommand(job: CiJob, attempt: number): Extract<Command, { verb: 'resolve' }> {
-  const { instance, mounts } = job.spec;
   return {
     verb: 'resolve',
     instance: instanceName(job.metadata.uid, attempt),
-    image: instance.image,
-    type: instance.type === 'VirtualMachine' ? 'virtual-machine' : 'container',
-    profiles: instance.profiles,
-    sources: [...new Set(mounts.map((mount) => mount.source))],
-    mountPaths: mounts.map((mount) => guestPath(mount) ?? ''),
+    type: job.spec.instance.type === 'VirtualMachine' ? 'virtual-machine' : 'container',
+    wanted: wantedOf(job),
+  };
+}
+
+/** The making and the start of an attempt's instance. */
+export function createCommand(
+  job: CiJob,
+  attempt: number,
+  resolved: Resolved,
+  surroundings: Surroundings,
+): Extract<Command, { verb: 'create' }> {
+  return {
+    verb: 'create',
+    instance: instanceName(job.metadata.uid, attempt),
+    definition: definitionOf(job, attempt, resolved, surroundings),
+    wanted: wantedOf(job),
   };
 }
 

@@ -10,8 +10,9 @@ import { ciJobConditions, type CiJobCondition, type CiJobStatus, type Phase } fr
 import type { CleanUp } from './clean-up.ts';
 import { instanceName } from './names.ts';
 import type { Observed } from './observed.ts';
+import { isSameFailure } from './same-failure.ts';
 import { calledOff, isFinished, no, yes, type Step } from './step.ts';
-import type { Verdict } from './verdict.ts';
+import type { FailedVerdict, Verdict } from './verdict.ts';
 
 /** The status after a step: the one place where a job's status is made. */
 export function statusAfter(job: CiJob, step: Step, observed: Observed, now: number): CiJobStatus {
@@ -103,8 +104,9 @@ function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed
     draft.condition('InstanceDeleted', yes('InstanceGone', 'the instance is gone'));
   }
   const attempts = draft.status.attempts ?? [];
+  const repeated = !verdict.passed && isRepeated(draft.status, verdict);
   if (!verdict.passed && verdict.class === 'Infrastructure' && !verdict.final && !calledOff(job)) {
-    if (attempts.length < job.spec.infraRetryLimit) {
+    if (attempts.length < job.spec.infraRetryLimit && !repeated) {
       startOver(draft, verdict, time);
       return;
     }
@@ -125,7 +127,10 @@ function conclude(draft: Draft, job: CiJob, verdict: Verdict, observed: Observed
     return;
   }
   const { reason } = verdict;
-  const message = verdict.message.slice(0, 4096);
+  const said = repeated
+    ? `${verdict.message}; the attempt before failed in the same way, so it is not tried again`
+    : verdict.message;
+  const message = said.slice(0, 4096);
   const excerpt = log?.excerpt;
   draft.set({
     failure: { class: verdict.class, reason, message, ...(excerpt ? { excerpt } : {}) },
@@ -149,8 +154,19 @@ function artifactsOf(job: CiJob, status: CiJobStatus, observed: Observed): CiJob
   return notes.length === 0 ? numbers : { ...numbers, notes: [...notes] };
 }
 
+/** Whether the attempt failed as the one before it did, in a way that lasts. */
+function isRepeated(
+  { attempts = [], instance }: CiJobStatus,
+  { lasting = false, reason, message }: FailedVerdict,
+): boolean {
+  const before = attempts.at(-1);
+  return (
+    lasting && before !== undefined && isSameFailure(before, { instance: instance?.name, reason, message })
+  );
+}
+
 /** Infrastructure failed the attempt: note it, and begin the next as if the job had just come. */
-function startOver(draft: Draft, verdict: Extract<Verdict, { passed: false }>, time: string): void {
+function startOver(draft: Draft, verdict: FailedVerdict, time: string): void {
   const { attempt = 1, host, instance, attempts = [] } = draft.status;
   const ended = {
     attempt,

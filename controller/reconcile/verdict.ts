@@ -6,18 +6,20 @@ import type { GuestFile } from '../incus/client.ts';
 import type { Collected } from '../incus/outcome.ts';
 
 /** How an attempt ended. An Infrastructure failure is retried while the job allows; nothing else is. */
-export type Verdict =
-  | { passed: true; exitCode: number; log: LogSummary | undefined }
-  | {
-      passed: false;
-      class: FailureClass;
-      reason: string;
-      message: string;
-      exitCode?: number | undefined;
-      log?: LogSummary | undefined;
-      /** Another attempt would come to nothing. */
-      final?: true;
-    };
+export type Verdict = { passed: true; exitCode: number; log: LogSummary | undefined } | FailedVerdict;
+
+export interface FailedVerdict {
+  passed: false;
+  class: FailureClass;
+  reason: string;
+  message: string;
+  /** The same failure of two attempts in a row is taken for one that a third would meet, too. */
+  lasting?: boolean;
+  /** Another attempt would come to nothing. */
+  final?: true;
+  exitCode?: number | undefined;
+  log?: LogSummary | undefined;
+}
 
 export interface LogSummary {
   bytes: number;
@@ -106,11 +108,7 @@ function limitReached({ spec }: CiJob): string {
 }
 
 /** An infrastructure failure of an attempt. */
-export function infrastructure(
-  reason: string,
-  message: string,
-  collected?: Collected,
-): Extract<Verdict, { passed: false }> {
+export function infrastructure(reason: string, message: string, collected?: Collected): FailedVerdict {
   return {
     passed: false,
     class: 'Infrastructure',

@@ -21,7 +21,8 @@ function endpoint(sim = simulated()): Endpoint {
   sim.host.directory('/etc');
   return {
     ...speakTo(() => sim.connect()),
-    image: sim.store.addImage('bb'),
+    image: sim.store.addImage('bb', 'container', ['/bin/link']),
+    imageLink: '/bin/link',
     source: sim.host.directory('/allowed/source'),
     linkOut: sim.host.symlink('/allowed/link', '/etc'),
     parent: '/allowed',

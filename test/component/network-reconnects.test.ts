@@ -21,6 +21,7 @@ test(
       controllerId: 'test',
       readKey: () => Promise.resolve(host.machine.privateKey),
       clock: hurried,
+      namespaceLabels: () => ({}),
       events: { changed: quiet, drift: quiet, command: quiet, eventLag: quiet, request: quiet },
     });
     const connected = async (times: number) => {

@@ -213,6 +213,7 @@ describe('of two installations on one host', () => {
             },
             ...{ config, devices: {} },
           },
+          wanted: { namespace: 'ci', image: 'image', profiles: ['default'], mounts: [] },
         });
       }
       await bothHaveSeen(name);

@@ -32,6 +32,7 @@ beforeAll(async () => {
   endpoint = {
     ...speak,
     image,
+    imageLink: '/usr/bin/bash',
     source,
     linkOut,
     parent,

@@ -83,6 +83,20 @@ function jobsFor({ sources }: BenchHost): Record<string, JobInput> {
       ],
     },
     'lacks-memory': { command: 'cat /dev/zero | tail -c 400000000; exit 9', instance: { memory: '128MiB' } },
+    'mounts-in-a-mount': {
+      command: `cat ${snapshotPath}/src/file; exit 9`,
+      mounts: [
+        { name: 'snapshot', source: join(sources, 'snapshot') },
+        { name: 'inner', source: join(sources, 'build'), path: `${snapshotPath}/src` },
+      ],
+    },
+    'mounts-in-a-mount-that-has-no-place': {
+      command: 'true',
+      mounts: [
+        { name: 'snapshot', source: join(sources, 'snapshot') },
+        { name: 'inner', source: join(sources, 'build'), path: `${snapshotPath}/none` },
+      ],
+    },
     'mounts-outside': { command: 'true', mounts: [{ name: 'snapshot', source: '/etc' }] },
     'mounts-a-link-outside': {
       command: 'true',
@@ -272,11 +286,16 @@ describe.each(ways)('through $via, in a $guest guest, a job', (way) => {
     for (const line of lines.slice(3)) expect(line).toContain('Read-only file system');
   });
 
+  test('sees a mount inside another one, which has a directory for it', async () => {
+    expect(await output('mounts-in-a-mount')).toBe('a build\n');
+  });
+
   test.each([
     ['lacks-secret', 'SecretNotFound', 'no-such-secret'],
     ['mounts-outside', 'SourceNotAllowed', '/etc'],
     ['mounts-a-link-outside', 'SourceNotAllowed', 'leads outside'],
     ['mounts-nothing', 'SourceNotFound', 'no-such-directory'],
+    ['mounts-in-a-mount-that-has-no-place', 'MountPointNotFound', 'has no directory none'],
     ['mounts-on-the-programs-of-root', 'MountPathNotAllowed', '/nix/store'],
     ['lacks-image', 'ImageNotFound', 'pikaci/no-such-image'],
     ['lacks-profile', 'ProfileNotFound', 'no-such-profile'],

@@ -41,6 +41,8 @@ async function contractEntries(): Promise<Entry[]> {
     { path: '/usr/bin/pikaci-incus-run', text: await fromNix('pikaci-incus-run'), mode: 0o755 },
     // Hidden where an init mounts /run fresh; there from the first moment where it does not.
     { path: '/run/current-system/sw', link: '/usr' },
+    // No part of the contract: what a mount must not lead through.
+    { path: '/srv/link', link: '/tmp' },
   ];
 }
 

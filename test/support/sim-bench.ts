@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { CiJob } from '../../controller/api/cijob.ts';
-import { IncusHost } from '../../controller/api/incushost.ts';
+import { IncusHost, type IncusHostSpec } from '../../controller/api/incushost.ts';
 import { apiVersion } from '../../controller/api/meta.ts';
 import type { Artifacts } from '../../controller/hosts/artifacts.ts';
 import { systemClock, type Clock } from '../../controller/clock.ts';
@@ -19,9 +19,12 @@ export type BenchSpec = Partial<CiJob['spec']> & { image?: string; namespace?: s
 export interface BenchParts {
   artifacts?: () => Artifacts;
   observe?: () => Observer;
-  allowedSources?: readonly string[];
   /** The controller's. The simulated Incus goes by the machine's. */
   clock?: Clock;
+  /** What the IncusHost says, beside the usual. */
+  host?: Partial<IncusHostSpec>;
+  /** Labels of every namespace. */
+  namespaceLabels?: () => Readonly<Record<string, string>>;
 }
 
 /** Short pauses between attempts, so that a test does not wait for them. */
@@ -41,24 +44,18 @@ export class SimBench {
   controller: ModelController;
   readonly #socketPath: string;
   readonly #capacity: number;
-  readonly #artifacts: (() => Artifacts) | undefined;
-  readonly #observe: (() => Observer) | undefined;
-  readonly #allowedSources: readonly string[];
-  readonly #clock: Clock;
+  readonly #parts: BenchParts;
   #born = 0;
 
   private constructor(
     socketPath: string,
     capacity: number,
     guest: GuestScript | ((name: string) => GuestScript),
-    { artifacts, observe, allowedSources = [], clock = systemClock }: BenchParts,
+    parts: BenchParts,
   ) {
-    this.#allowedSources = allowedSources;
-    this.#clock = clock;
-    this.#artifacts = artifacts;
+    this.#parts = parts;
     this.#socketPath = socketPath;
     this.#capacity = capacity;
-    this.#observe = observe;
     this.sim = new IncusSim({ guest, timings: { create: 1, start: 1, stop: 1, delete: 1 } });
     this.sim.store.addImage('image');
     this.sim.store.addImage('vm-image', 'virtual-machine');
@@ -79,6 +76,23 @@ export class SimBench {
     const bench = new SimBench(socketPath, capacity, guest, parts);
     await bench.sim.listen(socketPath);
     return bench;
+  }
+
+  /** The one host, with a part of its spec changed. */
+  host(change: Partial<IncusHostSpec> = {}): IncusHost {
+    return IncusHost.parse({
+      apiVersion,
+      kind: 'IncusHost',
+      metadata: { name: 'host', uid: 'uid-host', creationTimestamp: new Date(Date.now()).toISOString() },
+      spec: {
+        connection: { local: { socketPath: this.#socketPath } },
+        capacity: { instances: this.#capacity },
+        maxConcurrentStarts: 64,
+        allowedNamespaces: { all: true },
+        ...this.#parts.host,
+        ...change,
+      },
+    });
   }
 
   create(name: string, spec: BenchSpec = {}): string {
@@ -146,18 +160,7 @@ export class SimBench {
 
   #launch(): ModelController {
     this.#born += 1;
-    const host = IncusHost.parse({
-      apiVersion,
-      kind: 'IncusHost',
-      metadata: { name: 'host', uid: 'uid-host', creationTimestamp: new Date(Date.now()).toISOString() },
-      spec: {
-        connection: { local: { socketPath: this.#socketPath } },
-        capacity: { instances: this.#capacity },
-        maxConcurrentStarts: 64,
-        allowedNamespaces: { all: true },
-        allowedSources: this.#allowedSources,
-      },
-    });
+    const { artifacts, observe, namespaceLabels, clock = systemClock } = this.#parts;
     const send: Send = async (_words, effect, lost) => {
       await Promise.resolve();
       // The dead send nothing.
@@ -173,12 +176,13 @@ export class SimBench {
       name: `controller-${this.#born}`,
       api: this.api,
       send,
-      clock: this.#clock,
-      hosts: [host],
+      clock,
+      hosts: [this.host()],
       patience: hasty,
       prompt: true,
-      artifacts: this.#artifacts?.(),
-      ...(this.#observe ? { observer: this.#observe() } : {}),
+      artifacts: artifacts?.(),
+      ...(namespaceLabels ? { namespaceLabels } : {}),
+      ...(observe ? { observer: observe() } : {}),
     });
     return controller;
   }

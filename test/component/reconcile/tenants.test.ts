@@ -17,7 +17,7 @@ async function attacked(attackers: number, victims: number) {
   const source = join(directory, `secret-of-the-attacker-${attackers}`);
   await mkdir(source);
   const bench = await SimBench.start(join(directory, `${attackers}.sock`), { job: { runMs: 2 } }, 4, {
-    allowedSources: [source],
+    host: { allowedSources: [source] },
   });
   for (let index = 0; index < attackers; index += 1) {
     bench.create(`attacker-${index}`, {

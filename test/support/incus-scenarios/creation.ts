@@ -1,4 +1,5 @@
-import { expect } from 'vitest';
+import { expect, vi } from 'vitest';
+import { startErrors } from '../../../controller/incus/start-errors.ts';
 import type { Scenario } from './scenario.ts';
 import { envelope, operate, definition, remove, withInstance, lifecycle } from './steps.ts';
 
@@ -154,6 +155,72 @@ export const creation: readonly Scenario[] = [
         }
         expect((await incus.request('GET', `/1.0/instances/${name}`)).status).toBe(404);
       }
+    },
+  },
+  {
+    name: 'an instance that does not start is left, as if it had run, and only its log says why',
+    async run(incus) {
+      const disk = (source: string, path: string) => ({ type: 'disk', source, path, readonly: 'true' });
+      const outer = disk(incus.parent, '/workspace/outer');
+      const cases: [devices: Record<string, object>, why: RegExp][] = [
+        [
+          { outer, inner: disk(incus.source, '/workspace/outer/missing') },
+          /Read-only file system - Failed to create directory ".*\/workspace\/outer\/missing"$/,
+        ],
+        [
+          { outer, inner: disk(incus.source, '/workspace/outer/link') },
+          /Too many levels of symbolic links - link in .*\/workspace\/outer\/link was a symbolic link!$/,
+        ],
+        [
+          { inner: disk(incus.source, incus.imageLink) },
+          /Too many levels of symbolic links - \S+ in \S+ was a symbolic link!$/,
+        ],
+      ];
+      for (const [devices, why] of cases) {
+        const name = incus.unique('t');
+        const reader = await incus.events('type=lifecycle&project=default');
+        const seen = await operate(incus, 'POST', '/1.0/instances', definition(incus, name, { devices }));
+        expect(seen.error).toMatch(
+          new RegExp(`^Failed to run: \\S+/incusd forkstart ${name} \\S+ \\S+/lxc.conf: exit status 1$`),
+        );
+        const one = envelope(await incus.request('GET', `/1.0/instances/${name}`)).metadata as {
+          config: object;
+          created_at: string;
+          last_used_at: string;
+        };
+        expect(one).toMatchObject({ status: 'Stopped', config: { 'volatile.last_state.power': 'RUNNING' } });
+        expect(one.config).not.toHaveProperty('volatile.apply_template');
+        expect(Date.parse(one.created_at)).toBeGreaterThanOrEqual(Date.parse(seen.operation.created_at));
+        expect(Date.parse(one.last_used_at)).toBeGreaterThanOrEqual(Date.parse(one.created_at));
+        const log = await incus.request('GET', `/1.0/instances/${name}/logs/lxc.log`);
+        expect(log.status).toBe(200);
+        const [first] = startErrors('container', log.text);
+        expect(first).toMatch(why);
+        // For a moment Incus may take it for one that runs.
+        await vi.waitFor(() => operate(incus, 'DELETE', `/1.0/instances/${name}`), { timeout: 10_000 });
+        await reader.until(lifecycle('instance-deleted', name));
+        expect(reader.seen.filter(lifecycle('instance-started', name))).toEqual([]);
+        expect((await incus.request('GET', `/1.0/instances/${name}/logs/lxc.log`)).status).toBe(404);
+        reader.close();
+      }
+    },
+  },
+  {
+    name: 'a device that is not there fails the start, and the answer says so',
+    async run(incus) {
+      const name = incus.unique('t');
+      const devices = {
+        g: { type: 'unix-char', source: '/dev/no-such-device', path: '/dev/no-such-device' },
+      };
+      const seen = await operate(incus, 'POST', '/1.0/instances', definition(incus, name, { devices }));
+      expect(seen.error).toBe(
+        `Failed to start device "g": The required device path doesn't exist and the major and minor settings are not specified`,
+      );
+      expect(envelope(await incus.request('GET', `/1.0/instances/${name}`)).metadata).toMatchObject({
+        status: 'Stopped',
+        last_used_at: '1970-01-01T00:00:00Z',
+      });
+      await operate(incus, 'DELETE', `/1.0/instances/${name}`);
     },
   },
   {

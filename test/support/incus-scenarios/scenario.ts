@@ -43,6 +43,8 @@ export interface Endpoint {
   stream(path: string): Promise<ByteStream>;
   /** Fingerprint of a busybox container image there. */
   image: string;
+  /** A path in that image that is a symbolic link. */
+  imageLink: string;
   /** An existing directory of the host, a link in the same parent that leads out of that parent, and the parent. */
   source: string;
   linkOut: string;
@@ -66,6 +68,7 @@ export interface OperationSeen {
   description: string;
   status: string;
   status_code: number;
+  created_at: string;
   resources: Record<string, string[]>;
   metadata: Record<string, unknown> | null;
   may_cancel: boolean;

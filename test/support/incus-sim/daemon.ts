@@ -149,7 +149,7 @@ export class Daemon {
       );
     checkRecord(body, project, { store, host, virtualMachines });
     const instance: SimInstance = new SimInstance(
-      { ...body, fingerprint: image.fingerprint },
+      { ...body, fingerprint: image.fingerprint, imageLinks: image.links },
       project,
       this.parts.guest(body.name),
       clock,

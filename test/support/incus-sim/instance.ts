@@ -13,6 +13,8 @@ export interface InstanceRequest {
   name: string;
   type: InstanceType;
   fingerprint: string;
+  /** Paths in its image that are symbolic links. */
+  imageLinks: readonly string[];
   profiles?: readonly string[] | null | undefined;
   config?: Config | null | undefined;
   devices?: Devices | null | undefined;
@@ -33,6 +35,7 @@ export class SimInstance {
   readonly ephemeral: boolean;
   readonly createdAt: string;
   readonly guest: Guest;
+  readonly imageLinks: readonly string[];
   config: Config;
   devices: Devices;
   power: 'Running' | 'Stopped' | 'Frozen' = 'Stopped';
@@ -40,6 +43,8 @@ export class SimInstance {
   ready = false;
   busy: Busy | undefined;
   lastUsedAt = '1970-01-01T00:00:00Z';
+  /** What Incus logs of it, by file name. */
+  readonly logs = new Map<string, string>();
   /** Output of recorded execs by file name. */
   readonly outputs = new Map<string, string>();
 
@@ -55,6 +60,7 @@ export class SimInstance {
     this.project = project;
     this.profiles = request.profiles ?? ['default'];
     this.ephemeral = request.ephemeral;
+    this.imageLinks = request.imageLinks;
     this.devices = request.devices ?? {};
     this.createdAt = new Date(clock.now()).toISOString();
     const id = randomUUID();

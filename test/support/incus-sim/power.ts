@@ -2,6 +2,7 @@ import type { DaemonParts } from './daemon.ts';
 import type { SimInstance } from './instance.ts';
 import type { Operation } from './operations.ts';
 import { Refusal } from './reply.ts';
+import { startErrors } from './start-errors.ts';
 import { checkStart } from './validation.ts';
 import { OperationFailure, type Work } from './work.ts';
 
@@ -53,6 +54,12 @@ export class Power {
     checkStart(instance, this.#parts.host);
     this.#work.claim(instance, 'start');
     this.#work.later(this.#parts.timings.start, operation, () => {
+      const log = startErrors(instance, this.#parts.host);
+      instance.logs.set('lxc.log', log ?? '');
+      if (log !== undefined) {
+        this.#failedToStart(instance, operation);
+        return;
+      }
       this.#on(instance);
       operation.succeed();
       this.#work.lifecycle('instance-started', instance);
@@ -148,11 +155,24 @@ export class Power {
   }
 
   #on(instance: SimInstance): void {
-    instance.busy = undefined;
+    this.#used(instance);
     instance.power = 'Running';
+    instance.guest.boot();
+  }
+
+  /** As measured: it is noted as running, though it never was, and no event says that it did not start. */
+  #failedToStart(instance: SimInstance, operation: Operation): void {
+    this.#used(instance);
+    const { name } = instance;
+    const [containers, configuration] = ['/var/lib/incus/containers', `/run/incus/${name}/lxc.conf`];
+    const words = ['/usr/libexec/incus/incusd', 'forkstart', name, containers, configuration];
+    operation.fail(500, `Failed to run: ${words.join(' ')}: exit status 1`);
+  }
+
+  #used(instance: SimInstance): void {
+    instance.busy = undefined;
     instance.lastUsedAt = new Date(this.#work.clock.now()).toISOString();
     instance.set({ 'volatile.apply_template': undefined, 'volatile.last_state.power': 'RUNNING' });
-    instance.guest.boot();
   }
 
   #off(instance: SimInstance): void {

@@ -70,6 +70,15 @@ const routes: readonly [method: string, path: RegExp, handler: Handler][] = [
     },
   ],
   ['GET', /^\/1\.0\/instances\/([^/]+)\/logs\/exec-output\/([^/]+)$/, output],
+  [
+    'GET',
+    /^\/1\.0\/instances\/([^/]+)\/logs\/([^/]+)$/,
+    (call) => {
+      const log = named(call).logs.get(call.words[1] ?? '');
+      if (log === undefined) throw new Refusal(404, 'Not Found');
+      return { status: 200, headers: { 'content-type': 'application/octet-stream' }, body: Buffer.from(log) };
+    },
+  ],
   ['GET', /^\/1\.0\/operations$/, operations],
   [
     'GET',

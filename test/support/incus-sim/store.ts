@@ -7,6 +7,8 @@ export interface SimImage {
   fingerprint: string;
   type: InstanceType;
   aliases: string[];
+  /** Paths in it that are symbolic links. */
+  links: readonly string[];
 }
 
 export interface SimProject {
@@ -31,9 +33,9 @@ export class Store {
   }
 
   /** Adds an image under an alias; returns its fingerprint. */
-  addImage(alias: string, type: InstanceType = 'container'): string {
+  addImage(alias: string, type: InstanceType = 'container', links: readonly string[] = []): string {
     const fingerprint = createHash('sha256').update(`${type}:${alias}`).digest('hex');
-    this.images.push({ fingerprint, type, aliases: [alias] });
+    this.images.push({ fingerprint, type, aliases: [alias], links });
     return fingerprint;
   }
 

@@ -128,6 +128,11 @@ export function checkRecord(
 export function checkStart({ type, devices, project }: SimInstance, host: HostFiles): void {
   const missing = missingSource(devices, host);
   if (missing) throw new OperationFailure(500, `Failed start validation for device ${missing}`);
+  for (const [name, device] of Object.entries(devices)) {
+    if (device['type'] !== 'unix-char' || host.exists(device['source'] ?? '')) continue;
+    const why = `The required device path doesn't exist and the major and minor settings are not specified`;
+    throw new OperationFailure(500, `Failed to start device "${name}": ${why}`);
+  }
   if (project.config['restricted'] !== 'true') return;
   for (const [name, device] of disks(devices)) {
     const fail = (why: string) => new OperationFailure(500, `Failed to start device "${name}": ${why}`);

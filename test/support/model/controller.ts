@@ -23,6 +23,7 @@ export interface ControllerOptions {
   /** Takes in changes as they come, instead of when {@link ModelController.see} is called. */
   prompt?: boolean;
   artifacts?: Artifacts | undefined;
+  namespaceLabels?: (namespace: string) => Readonly<Record<string, string>>;
   observer?: Observer;
 }
 
@@ -39,7 +40,7 @@ export class ModelController {
   readonly #options: ControllerOptions;
 
   constructor(options: ControllerOptions) {
-    const { name, api, send, clock, controllerId = 'model' } = options;
+    const { name, api, send, clock, controllerId = 'model', namespaceLabels = () => ({}) } = options;
     this.#options = options;
     this.name = name;
     this.watch = new Watch(api, () => {
@@ -55,6 +56,7 @@ export class ModelController {
       readKey: () => Promise.resolve(''),
       ...(options.artifacts ? { artifacts: options.artifacts } : {}),
       wake: (key) => this.engine.wake(key),
+      namespaceLabels,
       events: {
         changed: (host, instance) => {
           this.engine.hostChanged(
@@ -76,7 +78,7 @@ export class ModelController {
       concurrency: 2,
       controllerId,
       patience: { ...defaultPatience, ...options.patience },
-      namespaceLabels: () => ({}),
+      namespaceLabels,
       onError: (_key, error) => this.errors.push(error),
       observer: options.observer ?? { status: () => undefined, command: () => undefined },
     });

@@ -8,7 +8,8 @@ export type Fate =
   | { kind: 'reboots' }
   | { kind: 'powers off' }
   | { kind: 'garbles its result' }
-  | { kind: 'never boots' };
+  | { kind: 'never boots' }
+  | { kind: 'does not start' };
 
 /** Whether an attempt with this fate is the infrastructure's fault, so that another may follow. */
 export function isInfrastructure({ kind }: Fate): boolean {
@@ -82,6 +83,7 @@ export class ModelGuest {
       case 'never ends':
       case 'cannot begin':
       case 'never boots':
+      case 'does not start':
         return;
     }
   }

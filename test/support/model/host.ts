@@ -76,8 +76,8 @@ export class ModelHost implements Pick<
       inventory: this.inventory,
       host: this.name,
       project: this.spec.project,
-      allowedSources: this.spec.allowedSources,
       grants: this.spec,
+      namespaceLabels: this.#options.namespaceLabels,
       controllerId: this.#options.controllerId,
       logs: undefined,
       turns: { logs: new PQueue(), archives: new FairQueue(sharesOf(4)) },
@@ -179,6 +179,7 @@ export class ModelSession {
       processes: (name: string) => ask(`probe ${name}`, () => (incus.instance(name).booted ? 7 : -1)),
       image: () => ask('ask for the image', () => ({ fingerprint: 'f'.repeat(64), type: incus.type })),
       hasProfile: () => Promise.resolve(true),
+      instanceLog: (name: string) => ask(`read the log of ${name}`, () => incus.log(name)),
       readFile: (name: string, path: string) => ask(`read ${path} of ${name}`, () => incus.file(name, path)),
     } as unknown as IncusClient;
   }

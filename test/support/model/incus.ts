@@ -52,9 +52,16 @@ export class ModelIncus {
   }
 
   /** An instance as a list or a read shows it. */
-  shown({ name, type, status, config, devices, profiles, last_used_at }: ModelInstance): Instance {
+  shown(instance: ModelInstance): Instance {
+    const { name, type, status, config, devices, profiles, created_at, last_used_at } = instance;
     const told = this.monitorsHang && status === 'Running' ? 'Error' : status;
-    return { name, type, status: told, config, devices, profiles, last_used_at };
+    return { name, type, status: told, config, devices, profiles, created_at, last_used_at };
+  }
+
+  /** What is logged of an instance that did not start. */
+  log(name: string): string {
+    if (this.instances.get(name)?.guest.fate.kind !== 'does not start') return '';
+    return `lxc ${name} 20260101120000.001 ERROR    conf - ../src/lxc/conf.c:mount_entry:2446 - No such device\n`;
   }
 
   instance(name: string): ModelInstance {
@@ -78,6 +85,7 @@ export class ModelIncus {
         config: { ...definition.config },
         devices: { ...definition.devices },
         profiles: [...definition.profiles],
+        created_at: new Date(this.#now()).toISOString(),
         last_used_at: epoch,
         guest: new ModelGuest(this.#fateOf(name)),
         busy: operation.id,
@@ -88,6 +96,12 @@ export class ModelIncus {
       this.#lifecycle('instance-created', name);
       this.#next(operation, `${this.name} starts ${name}`, () => {
         instance.busy = undefined;
+        if (instance.guest.fate.kind === 'does not start') {
+          // As measured: the time of its last start is set, and no event says anything of one.
+          instance.last_used_at = new Date(this.#now()).toISOString();
+          this.#end(operation, 400, `Failed to run: incusd forkstart ${name}: exit status 1`);
+          return;
+        }
         this.#start(instance, 'instance-started');
         this.#end(operation);
       });

@@ -100,6 +100,10 @@ function outcomeOf({ plan }: Subject): [number, string] {
       return [attempt, 'Timeout'];
     }
     if (attempt > plan.infraRetryLimit) return [attempt, 'Infrastructure'];
+    // What kept two instances from starting would keep a third from it.
+    const before = plan.fates[Math.min(attempt - 1, plan.fates.length) - 1];
+    if (fate.kind === 'does not start' && before?.kind === 'does not start')
+      return [attempt, 'Infrastructure'];
   }
 }
 

@@ -46,6 +46,7 @@ const fate: fc.Arbitrary<Fate> = fc.oneof(
         'powers off' as const,
         'garbles its result' as const,
         'never boots' as const,
+        'does not start' as const,
       ),
     }),
   },
@@ -125,7 +126,8 @@ export const scenario: fc.Arbitrary<Scenario> = fc
   })
   .filter(
     ({ type, jobs }) =>
-      // A container has no boot that could fail.
-      type === 'virtual-machine' ||
-      !jobs.some(({ fates }) => fates.some(({ kind }) => kind === 'never boots')),
+      // A container has no boot that could fail; of a VM that does not start, only Incus's answer says why.
+      !jobs.some(({ fates }) =>
+        fates.some(({ kind }) => kind === (type === 'container' ? 'never boots' : 'does not start')),
+      ),
   );

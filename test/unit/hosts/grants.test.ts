@@ -13,16 +13,8 @@ const spec = (part: Partial<Grants> = {}) =>
     ...part,
   });
 const ask = (image: string, profiles: string[], part?: Partial<Grants>, mountPaths: string[] = []) => {
-  const command = {
-    verb: 'resolve',
-    instance: 'i',
-    type: 'container',
-    sources: [],
-    image,
-    profiles,
-    mountPaths,
-  } as const;
-  return refusalByGrants(command, spec(part), 'build-1')?.reason;
+  const mounts = mountPaths.map((path) => ({ source: '/a', path }));
+  return refusalByGrants({ namespace: 'ci', image, profiles, mounts }, spec(part), {}, 'build-1')?.reason;
 };
 
 test('unless it says otherwise, a host lets jobs use any image, and the profile default', () => {
@@ -53,13 +45,24 @@ test.each([
 });
 
 test('the answer says what the host allows', () => {
-  const command = { verb: 'resolve', instance: 'i', type: 'container', sources: [], mountPaths: [] } as const;
   const refusal = refusalByGrants(
-    { ...command, profiles: [], image: 'x' },
+    { namespace: 'ci', image: 'x', profiles: [], mounts: [] },
     spec({ allowedImages: ['a', 'b*'] }),
+    {},
     'build-1',
   );
   expect(refusal?.message).toBe('image x is not among what host build-1 allows (allowedImages): a, b*');
+});
+
+test('a namespace needs the labels that the host asks for', () => {
+  const wanted = { namespace: 'ci', image: 'x', profiles: [], mounts: [] };
+  const picky = spec({ allowedNamespaces: { matchLabels: { team: 'a' } } });
+  expect(refusalByGrants(wanted, picky, { team: 'a', more: 'b' }, 'build-1')).toBeUndefined();
+  expect(refusalByGrants(wanted, picky, { team: 'b' }, 'build-1')).toEqual({
+    kind: 'refused',
+    reason: 'NamespaceNotAllowed',
+    message: 'spec.allowedNamespaces of host build-1 does not admit namespace ci',
+  });
 });
 
 const askForPath = (path: string, allowedMountPaths: string[] = []) =>
@@ -93,11 +96,11 @@ test.each([
 });
 
 test('one mount where none may be is enough, and the answer says which, and what the host allows', () => {
-  const command = { verb: 'resolve', instance: 'i', type: 'container', sources: [], image: 'x' } as const;
-  const paths = ['/data/a', '/nix/store', '/tmp'];
+  const mounts = ['/data/a', '/nix/store', '/tmp'].map((path) => ({ source: '/a', path }));
   const refusal = refusalByGrants(
-    { ...command, profiles: [], mountPaths: paths },
+    { namespace: 'ci', image: 'x', profiles: [], mounts },
     spec({ allowedMountPaths: ['/cache'] }),
+    {},
     'build-1',
   );
   expect(refusal).toMatchObject({

@@ -63,6 +63,7 @@ function newPool(wake: (key: string) => void): HostPool {
     clock,
     readKey: () => Promise.resolve(''),
     wake,
+    namespaceLabels: () => ({}),
     events: {
       changed: (host) => changed.push(host),
       drift: () => undefined,
@@ -427,6 +428,7 @@ describe('a host that fails to create instances', () => {
         config: { 'user.cijob.namespace': namespace },
         devices: {},
       },
+      wanted: { namespace, image: 'image', profiles: [], mounts: [] },
     });
   /** Two hosts; `bad` has more free slots, and its pool is full. */
   beforeEach(async () => {

@@ -75,6 +75,19 @@ describe('a command that does not work', () => {
     expect(next(admitted(), observed('unknown'), 1000).verbs).toEqual(['create on h']);
   });
 
+  it('is the end of the attempt, in Incus’s words, where the instance that was made did not start', () => {
+    const outcome = { kind: 'failed', reason: 'StartFailed', message: 'no such device' } as const;
+    const problem = { ...failed('create').problem, outcome };
+    for (const everStarted of [true, false]) {
+      const instance = anInstance({ status: 'Stopped', everStarted });
+      expect(next(admitted(), seen({ instance, memory: { problem } }))).toMatchObject({
+        verbs: [],
+        verdict: 'Infrastructure StartFailed',
+        message: 'no such device',
+      });
+    }
+  });
+
   it('is the manifest’s fault where what was asked for is refused', () => {
     for (const verb of ['resolve', 'create', 'stop', 'delete'] as const) {
       expect(next(admitted(), seen({ memory: refused(verb) })).verdict).toBe('Config IncusRefused');
@@ -129,6 +142,21 @@ describe('an instance that does not run', () => {
     expect(next(running(), observed(nothing)).verdict).toBe('Infrastructure InstanceStopped');
     // A stopped VM has no agent that could read a file.
     expect(next(running(), observed(failed('collect'))).verdict).toBe('Infrastructure InstanceStopped');
+  });
+
+  it('says why it did not start, if it never took the command, whoever made it and did not hear of it', () => {
+    const log = { collected: { ...nothing.collected, startErrors: 'no such device' } };
+    const observed = (memory: object) => seen({ instance: stopped, memory });
+    expect(next(admitted(), observed({})).verbs).toEqual(['collect on h']);
+    expect(next(admitted(), observed(log))).toMatchObject({
+      verdict: 'Infrastructure StartFailed',
+      message: 'no such device',
+    });
+    expect(next(admitted(), observed(nothing))).toMatchObject({
+      verdict: 'Infrastructure InstanceStopped',
+      message: 'the instance stopped before its command was launched',
+    });
+    expect(next(running(), observed(log)).verdict).toBe('Infrastructure InstanceStopped');
   });
 
   it('is left to what is being done to it', () => {

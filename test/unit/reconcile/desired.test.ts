@@ -3,8 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { CiJob } from '../../../controller/api/cijob.ts';
 import { apiVersion } from '../../../controller/api/meta.ts';
 import { requestOf } from '../../../controller/incus/commands.ts';
-import { definitionOf } from '../../../controller/reconcile/desired.ts';
-import { instanceName } from '../../../controller/reconcile/names.ts';
+import { createCommand, definitionOf } from '../../../controller/reconcile/desired.ts';
 
 /* What every instance is made with, whatever its job says or leaves unsaid. */
 
@@ -121,10 +120,9 @@ describe('the instance of any job', () => {
   test('is asked for with all of that in one request', () => {
     fc.assert(
       fc.property(jobs, (job) => {
-        const definition = definitionOf(job, 1, nothing, surroundings);
-        const create = { verb: 'create', instance: instanceName('uid', 1), definition } as const;
+        const create = createCommand(job, 1, nothing, surroundings);
         const { body } = requestOf(create, 'project');
-        const { config, devices } = definition;
+        const { config, devices } = create.definition;
         expect(JSON.parse(JSON.stringify(body))).toMatchObject({ config, devices, start: true });
       }),
     );
