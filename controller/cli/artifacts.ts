@@ -6,7 +6,7 @@ import { draftPathOf, fileNameOf } from '../file-names.ts';
 import { printableLine } from '../printable.ts';
 import { getJob, Unable, withCluster, type ClusterFlags } from './cluster.ts';
 import { UsageError } from './usage-error.ts';
-import { openLog, type LogQuery } from './log-stream.ts';
+import { Absence, openLog, pause, type LogQuery } from './log-stream.ts';
 import { note, out } from './output.ts';
 import { leave, programEnd } from './program-end.ts';
 import { serverAccess, type ServerAccess, type ServerFlags } from './server-access.ts';
@@ -18,10 +18,6 @@ export interface ArtifactsOptions extends ClusterFlags, ServerFlags {
   force?: boolean;
   attempt?: number;
 }
-
-/** How long a server that was there may be away, in milliseconds: a controller restarts, or another takes over. */
-const patience = 60_000;
-const pause = 1_000;
 
 /** `cijob artifacts NAME`: the archive of what a job left, from the controller's log server. */
 export async function artifacts(name: string, options: ArtifactsOptions): Promise<number> {
@@ -49,15 +45,14 @@ type Take = (chunk: Buffer) => Promise<void>;
 
 /** Passes the archive on, going on where it was when the connection breaks. */
 async function download(access: ServerAccess, query: LogQuery, take: Take): Promise<void> {
-  let heardAt = Date.now();
+  const absence = new Absence();
   let begun = false;
   for (;;) {
     try {
       const archive = await openLog(access, query, 'artifacts');
       begun = true;
       query.attempt = archive.attempt;
-      for await (const chunk of archive.body as AsyncIterable<Buffer>) {
-        heardAt = Date.now();
+      for await (const chunk of absence.during(archive.body)) {
         await take(chunk);
         query.offset += chunk.length;
       }
@@ -65,7 +60,7 @@ async function download(access: ServerAccess, query: LogQuery, take: Take): Prom
     } catch (error) {
       if (error instanceof NotTaken) throw error.cause;
       const passes = error instanceof ServerRefused ? error.passes : begun;
-      if (!passes || Date.now() - heardAt > patience) {
+      if (!passes || absence.isTooLong) {
         const why = error instanceof Error ? error.message : String(error);
         throw new Unable(error instanceof ServerRefused ? why : `${access.url.origin}: ${why}`);
       }

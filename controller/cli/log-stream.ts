@@ -21,6 +21,33 @@ export interface LogStream {
 }
 
 const silenceTimeout = 30_000;
+/** Between two attempts to reach a server that was there, in milliseconds. */
+export const pause = 1_000;
+
+/**
+ * How long a server that was there has been away: a controller restarts, or another takes over. A stream that was open
+ * for a while was no absence, however silent it was, or slow its reader.
+ */
+export class Absence {
+  #since = performance.now();
+
+  /** Passes a stream on while it lasts. */
+  async *during(body: IncomingMessage): AsyncGenerator<Buffer> {
+    const openedAt = performance.now();
+    try {
+      for await (const chunk of body as AsyncIterable<Buffer>) {
+        yield chunk;
+        this.#since = performance.now();
+      }
+    } finally {
+      if (performance.now() - openedAt > pause) this.#since = performance.now();
+    }
+  }
+
+  get isTooLong(): boolean {
+    return performance.now() - this.#since > 60_000;
+  }
+}
 
 /** Opens a log, or the archive of artifacts. Rejects with ServerRefused, or the system's error when nobody can be reached. */
 export async function openLog(

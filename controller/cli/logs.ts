@@ -3,7 +3,7 @@ import type { CiJob } from '../api/cijob.ts';
 import { isFinished } from '../reconcile/step.ts';
 import { printable } from '../printable.ts';
 import { getJob, Unable, withCluster, type Cluster, type ClusterFlags } from './cluster.ts';
-import { openLog, type LogQuery } from './log-stream.ts';
+import { Absence, openLog, pause, type LogQuery } from './log-stream.ts';
 import { note, out } from './output.ts';
 import { serverAccess, type ServerAccess, type ServerFlags } from './server-access.ts';
 import { ServerRefused } from './server-refused.ts';
@@ -13,10 +13,6 @@ export interface LogsOptions extends ClusterFlags, ServerFlags {
   offset: number;
   attempt?: number;
 }
-
-/** How long a server that was there may be away, in milliseconds: a controller restarts, or another takes over. */
-const patience = 60_000;
-const pause = 1_000;
 
 /** `cijob logs NAME`: the log of a job, from the controller's log server or, failing that, its end from the status. */
 export async function logs(name: string, options: LogsOptions): Promise<number> {
@@ -51,15 +47,14 @@ async function stream(
   const { namespace } = cluster;
   const { name, uid } = job.metadata;
   const query: LogQuery = { namespace, name, uid, follow, offset, attempt };
-  let heardAt = Date.now();
+  const absence = new Absence();
   let begun = false;
   for (;;) {
     try {
       const log = await openLog(access, query);
       begun = true;
       query.attempt = log.attempt;
-      for await (const chunk of log.body as AsyncIterable<Buffer>) {
-        heardAt = Date.now();
+      for await (const chunk of absence.during(log.body)) {
         query.offset += chunk.length;
         await out(chunk);
       }
@@ -82,7 +77,7 @@ async function stream(
       const absent = begun && error instanceof ServerRefused && error.code >= 500;
       const final = error instanceof ServerRefused && !error.passes && !absent;
       if (final && begun && isOver(await getJob(cluster, name), query.attempt)) return;
-      if (final || (!begun && !(error instanceof ServerRefused)) || Date.now() - heardAt > patience) {
+      if (final || (!begun && !(error instanceof ServerRefused)) || absence.isTooLong) {
         throw begun ? new Interrupted((error as Error).message, { cause: error }) : error;
       }
       await delay(pause);

@@ -1,4 +1,5 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -148,6 +149,48 @@ describe('logs of jobs, on real parts', () => {
     );
     expect(await cijob(reader, 'logs', 'guarded')).toMatchObject({ code: 0, stdout: 'secret\n' });
   });
+
+  it('shows to whom the right is taken away in the middle of a log or an archive that it was', async () => {
+    const leaver = await account('leaver', ['cijobs']);
+    await account('given', ['cijobs/log', 'cijobs/artifacts']);
+    const given = ['--role=given', '--serviceaccount=ci:leaver'];
+    await cluster.kubectl('create', 'rolebinding', 'given-to-leaver', ...given);
+    await cluster.apply('large', {
+      command: 'echo kept; head -c 50000000 /dev/urandom > /artifacts/large',
+      artifacts: ['large'],
+    });
+    await cluster.apply('goes-on', { command: 'echo begun; sleep 600' });
+    await cluster.finished('large');
+    await cluster.until('goes-on', 'RunnerStarted');
+    const start = (...args: string[]) => {
+      const all = [main, ...args, '--kubeconfig', leaver, '-n', 'ci'];
+      const child = spawn(process.execPath, all, { env: { ...process.env, ...env() } });
+      const stderr: string[] = [];
+      child.stderr.setEncoding('utf8').on('data', (text: string) => stderr.push(text));
+      const code = new Promise<number | null>((resolve) => child.once('close', resolve));
+      return { child, code, stderr };
+    };
+    const log = start('logs', '-f', 'goes-on');
+    const archive = start('artifacts', 'large', '-o', '-');
+    await Promise.all([log, archive].map(({ child }) => once(child.stdout, 'readable')));
+    log.child.stdout.resume();
+    await cluster.kubectl('delete', 'rolebinding', 'given-to-leaver');
+    // The controller asks once a minute. Whoever reads the archive does so slowly.
+    expect(await log.code).toBe(1);
+    archive.child.stdout.resume();
+    expect(await archive.code).toBe(1);
+    for (const [{ stderr }, resource] of [
+      [log, 'log'],
+      [archive, 'artifacts'],
+    ] as const) {
+      expect(stderr.join('')).toContain(
+        `User "system:serviceaccount:ci:leaver" cannot get resource "cijobs/${resource}"`,
+      );
+    }
+    const admin = bench.controlPlane.adminKubeconfig;
+    expect((await cijob(admin, 'cancel', 'goes-on')).code).toBe(0);
+    await cluster.finished('goes-on');
+  }, 180_000);
 
   it('is whole and without repetition when the controller is killed while it is written', async () => {
     const count = 200;
