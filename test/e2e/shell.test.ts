@@ -241,7 +241,7 @@ describe("the controller's server behind the API server's proxy, on real parts",
   });
 
   it('is refused to a viewer, and the way to it to whom nobody gave it', async () => {
-    await cluster.apply('guarded', { command: until });
+    await cluster.apply('guarded', { command: until, timeoutSeconds: 600 });
     await cluster.until('guarded', 'RunnerStarted');
     const refused = await cijob(viewer, ['shell', 'guarded', '--', 'true']);
     expect(refused).toMatchObject({ code: 1, stdout: '' });
