@@ -244,7 +244,9 @@ export const IncusHostStatus = z.object({
     .max(32)
     .optional()
     .meta({ 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] })
-    .describe('What is known about the host.'),
+    .describe(
+      `What is known about the host, by the types ${incusHostConditions.join(', ')}. What Incus itself enforces is in Restricted (no mounts beyond allowedSources), RootDiskEnforced (no root disk beyond its size) and Isolated (no way from guests to each other, the host and private networks).`,
+    ),
 });
 export type IncusHostStatus = z.infer<typeof IncusHostStatus>;
 

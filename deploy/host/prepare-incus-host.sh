@@ -205,7 +205,11 @@ fi
 devices=$(incus profile device list default --project "$project")
 grep -qx root <<<"$devices" ||
   incus profile device add default root disk path=/ "pool=$pool" --project "$project" >&2
-[ -z "$network" ] || "$isolate" --network "$network" --project "$project" "${allowed[@]}"
+if [ -n "$network" ]; then
+  "$isolate" --network "$network" --project "$project" "${allowed[@]}"
+elif grep -qx eth0 <<<"$devices"; then
+  say 'guests keep the network card eth0 of the profile default; the condition Isolated of the IncusHost says what they reach by it'
+fi
 
 say "done. Compare the host key below with what this machine's console shows, then apply it:"
 say "  kubectl -n cijob-system create secret generic $name-ssh --from-file=id_ed25519=PRIVATE-KEY-FILE"
