@@ -41,17 +41,21 @@ const pieces = (count: number, every: number, text: string) =>
   Array.from({ length: count }, (_, at) => ({ atMs: at * every, text }));
 
 interface Options {
+  /** Options of node itself. */
+  node?: readonly string[];
   subcommand?: 'run' | 'plan';
   flags?: readonly string[];
   stdout?: number;
 }
 
 /** Starts `cijob run`, or another subcommand, on the host. */
-async function start({ subcommand = 'run', flags = [], stdout }: Options = {}) {
+async function start({ node = [], subcommand = 'run', flags = [], stdout }: Options = {}) {
   const file = join(dir, 'all.yaml');
   await writeFile(file, [job, host.resource].map((one) => JSON.stringify(one)).join('\n---\n'));
   const args = [subcommand, '-f', file, '-i', join(dir, 'key'), ...flags];
-  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', stdout ?? 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [...node, program, ...args], {
+    stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
+  });
   const said = { stdout: '', stderr: '' };
   child.stdout?.setEncoding('utf8').on('data', (chunk: string) => (said.stdout += chunk));
   child.stderr?.setEncoding('utf8').on('data', (chunk: string) => (said.stderr += chunk));
@@ -184,6 +188,19 @@ describe('a connection that is lost', () => {
     host.network.reset();
     expect(await ended).toEqual({ code: 3, signal: null });
     expect(said.stderr).toMatch(/^instance cijob-\w+ may be left on host far/m);
+  });
+
+  test('would not end it without a word if nothing kept it alive', async () => {
+    // What the clock's timers once were.
+    const careless = 'const set = setTimeout; globalThis.setTimeout = (...all) => set(...all).unref();';
+    const { ended, says, said } = await start({ node: ['--import', `data:text/javascript,${careless}`] });
+    await says('stdout', 'here');
+    host.network.faults.refuse = true;
+    host.network.reset();
+    expect(await ended).toEqual({ code: 70, signal: null });
+    expect(said.stderr).toContain(
+      'cijob: run waits for something that can no longer happen; please report this',
+    );
   });
 
   test('does not keep whoever presses Ctrl-C', { timeout: 60_000 }, async () => {
