@@ -38,7 +38,7 @@ export const EnvVar = z
             name: objectName.describe("Name of a Secret in the CiJob's namespace."),
             key: secretKey.describe("The key in the Secret's data."),
           })
-          .describe("A key of a Secret in the CiJob's namespace."),
+          .describe("A key of a Secret in the CiJob's namespace, which must not be the controller's own."),
       })
       .optional()
       .describe('Where the value comes from, instead of value.'),

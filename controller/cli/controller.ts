@@ -210,6 +210,7 @@ export async function controller(options: ControllerOptions): Promise<number> {
           clock,
           concurrency: options.concurrency,
           controllerId,
+          ownNamespace: namespace,
           patience: {
             ...defaultPatience,
             hostGrace: options.hostGraceSeconds * 1000,

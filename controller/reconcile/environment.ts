@@ -16,7 +16,7 @@ const bytesOfPointer = 8;
 /** The environment that a job asks for cannot be had: the job is at fault, or its Secrets are. */
 export class UnusableEnvironment extends Error {
   override readonly name = 'UnusableEnvironment';
-  readonly reason: 'SecretNotFound' | 'SecretInvalid' | 'EnvironmentTooLarge';
+  readonly reason: 'SecretNotFound' | 'SecretInvalid' | 'SecretNotAllowed' | 'EnvironmentTooLarge';
 
   constructor(reason: UnusableEnvironment['reason'], message: string) {
     super(message);
@@ -31,11 +31,14 @@ export function hasSecrets({ spec }: CiJob): boolean {
 /** The environment of one job's command. Values of Secrets are remembered only to be masked. */
 export class Environment {
   readonly #store: Pick<JobStore, 'secret'>;
+  readonly #ownNamespace: string | undefined;
   /** Values of Secrets, as they were read; undefined before. */
   #secrets: readonly Buffer[] | undefined;
 
-  constructor(store: Pick<JobStore, 'secret'>) {
+  /** @param ownNamespace the namespace that the controller runs in; undefined where it runs in none. */
+  constructor(store: Pick<JobStore, 'secret'>, ownNamespace: string | undefined) {
     this.#store = store;
+    this.#ownNamespace = ownNamespace;
   }
 
   /** Reads it, Secrets included: for the file that a launch takes it from, and nothing else. @throws UnusableEnvironment */
@@ -46,6 +49,13 @@ export class Environment {
       const { name, value = '', valueFrom } = variable;
       if (!valueFrom) return [name, Buffer.from(value)];
       const { name: secret, key } = valueFrom.secretKeyRef;
+      // The controller may read these for itself: the SSH keys of all hosts are among them.
+      if (namespace === this.#ownNamespace) {
+        throw new UnusableEnvironment(
+          'SecretNotAllowed',
+          `env ${name}: no job gets a Secret of namespace ${namespace}, which is the controller's own: create the CiJob and its Secret in another namespace`,
+        );
+      }
       const found = await this.#store.secret(namespace, secret, key);
       if (found === undefined)
         throw new UnusableEnvironment('SecretNotFound', `env ${name}: Secret ${secret} has no key ${key}`);

@@ -31,6 +31,8 @@ export interface ReconcilerOptions {
   clock: Clock;
   controllerId: string;
   patience: Patience;
+  /** The namespace that the controller runs in, whose Secrets no job gets; undefined where it runs in none. */
+  ownNamespace?: string | undefined;
   observer: Observer;
   /** Labels of a namespace, for the hosts' allowedNamespaces. */
   namespaceLabels: (namespace: string) => Readonly<Record<string, string>>;
@@ -318,7 +320,7 @@ export class Reconciler {
       base: JSON.stringify(job.status ?? {}),
       hostMissingSince: undefined,
       slots: new Set(),
-      environment: new Environment(this.#options.store),
+      environment: new Environment(this.#options.store, this.#options.ownNamespace),
       early: undefined,
       collecting: undefined,
       cutting: undefined,

@@ -9,10 +9,10 @@ const fromSecret = (name: string, key: string, secret = 'store'): EnvVar => ({
 });
 
 /** Reads the environment of a job from Secrets that hold these keys. */
-function read(env: EnvVar[], keys: Record<string, Buffer>) {
+function read(env: EnvVar[], keys: Record<string, Buffer>, ownNamespace?: string) {
   const store = { secret: (_namespace: string, _name: string, key: string) => Promise.resolve(keys[key]) };
   const job = { metadata: { name: 'job', namespace: 'ci' }, spec: { env } } as CiJob;
-  return new Environment(store).read(job);
+  return new Environment(store, ownNamespace).read(job);
 }
 
 async function refusal(env: EnvVar[], keys: Record<string, Buffer>): Promise<UnusableEnvironment> {
@@ -37,6 +37,21 @@ describe('the environment of a job', () => {
     const { reason, message } = await refusal([fromSecret('TOKEN', 'gone')], {});
     expect(reason).toBe('SecretNotFound');
     expect(message).toBe('env TOKEN: Secret store has no key gone');
+  });
+
+  test('has no Secret of the namespace that the controller runs in: the SSH keys of hosts are there', async () => {
+    const error: unknown = await read(
+      [fromSecret('KEY', 'id', 'ssh-keys')],
+      { id: Buffer.from('key') },
+      'ci',
+    ).catch((reason: unknown) => reason);
+    expect(error).toMatchObject({
+      reason: 'SecretNotAllowed',
+      message: expect.stringContaining("namespace ci, which is the controller's own") as string,
+    });
+    const plain = [{ name: 'PLAIN', value: 'a' }];
+    expect((await read(plain, {}, 'ci')).get('PLAIN')).toEqual(Buffer.from('a'));
+    expect((await read([fromSecret('KEY', 'id')], { id: Buffer.from('key') }, 'other')).size).toBe(1);
   });
 
   test.each([
