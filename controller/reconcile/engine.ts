@@ -72,7 +72,9 @@ export class Engine {
       const wakeAt = await this.#reconciler.reconcile(key, reconcileID);
       failed = false;
       this.queue.forget(key);
-      if (wakeAt !== undefined) this.queue.addAfter(key, wakeAt - clock.now());
+      // An earlier look that was planned is for nothing where there is no more to wait for, such as when the job is gone.
+      if (wakeAt === undefined) this.queue.callOff(key);
+      else this.queue.addAfter(key, wakeAt - clock.now());
     } catch (error) {
       // Somebody else wrote first: the newer object is on its way and says all there is to say.
       if (!(error instanceof Conflict)) onError(key, error, reconcileID);

@@ -98,6 +98,12 @@ export class WorkQueue {
     this.#delayed.set(key, { at, cancel });
   }
 
+  /** Calls off an add that was to come after a delay. */
+  callOff(key: string): void {
+    this.#delayed.get(key)?.cancel();
+    this.#delayed.delete(key);
+  }
+
   /** Adds the key after its backoff, which doubles until {@link forget}. Returns the delay in milliseconds. */
   addRateLimited(key: string): number {
     const failures = this.#failures.get(key) ?? 0;

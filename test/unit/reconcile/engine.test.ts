@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import type { CiJob } from '../../../controller/api/cijob.ts';
 import { Engine } from '../../../controller/reconcile/engine.ts';
-import { defaultPatience } from '../../../controller/reconcile/observed.ts';
+import { defaultPatience, type Admission } from '../../../controller/reconcile/observed.ts';
 import type { HostsPort, JobStore } from '../../../controller/reconcile/ports.ts';
 import { ManualClock } from '../../support/manual-clock.ts';
 import { manifest } from '../../e2e/support/cluster.ts';
@@ -14,9 +14,11 @@ const job = {
 } as unknown as CiJob;
 
 /** An engine with one job, on a host that grants it a slot and refuses what it is asked. */
-function engineOf(writes: () => void) {
+function engineOf(writes: () => void, part: { clock?: ManualClock; admission?: Admission } = {}) {
+  const { clock = new ManualClock(), admission = { kind: 'admitted', host: 'build-1' } } = part;
   const told: string[] = [];
-  let stored = job;
+  let looks = 0;
+  let stored: CiJob | undefined = job;
   const store = {
     get: () => stored,
     addFinalizer: (one) => Promise.resolve((stored = { ...one })),
@@ -37,7 +39,7 @@ function engineOf(writes: () => void) {
       },
     }),
     instancesOf: () => [],
-    admit: () => ({ kind: 'admitted', host: 'build-1' }),
+    admit: () => admission,
     occupy: () => undefined,
     release: () => undefined,
     withdraw: () => undefined,
@@ -46,7 +48,8 @@ function engineOf(writes: () => void) {
   const engine = new Engine({
     store,
     hosts,
-    clock: new ManualClock(),
+    clock,
+    onReconcile: () => (looks += 1),
     concurrency: 1,
     controllerId: 'test',
     patience: defaultPatience,
@@ -57,7 +60,8 @@ function engineOf(writes: () => void) {
       command: ({ command, reconcileID }) => told.push(`${command.verb} ${reconcileID}`),
     },
   });
-  return { engine, told };
+  const remove = () => (stored = undefined);
+  return { engine, told, remove, looks: () => looks };
 }
 
 test('each look at a job has an id of its own, which all that it does is told with', async () => {
@@ -80,4 +84,21 @@ test('a look that fails is told with its id, too', async () => {
   await expect.poll(() => told.length).toBeGreaterThanOrEqual(1);
   await engine.stop();
   expect(told[0]).toMatch(/^error [0-9a-f-]{36}$/);
+});
+
+test('a look that was planned is called off when there is nothing more to wait for', async () => {
+  const clock = new ManualClock();
+  const admission = { kind: 'waiting', reason: 'NoFreeSlot', message: '', position: 1, length: 1 } as const;
+  const { engine, looks, remove } = engineOf(() => undefined, { clock, admission });
+  engine.wake('ci/a');
+  await expect.poll(looks).toBe(1);
+  clock.advance(60_000);
+  await expect.poll(looks).toBe(2);
+  remove();
+  engine.wake('ci/a');
+  await expect.poll(looks).toBe(3);
+  clock.advance(3_600_000);
+  expect(engine.queue.depth).toBe(0);
+  await engine.stop();
+  expect(looks()).toBe(3);
 });

@@ -91,6 +91,21 @@ describe('the work queue', () => {
     expect(started).toEqual(['a']);
   });
 
+  it('adds nothing after a delay that was called off', async () => {
+    const { queue, started, clock, end } = bench();
+    queue.addAfter('a', 300);
+    queue.callOff('a');
+    queue.callOff('never added');
+    clock.advance(1_000);
+    await settle();
+    expect(started).toEqual([]);
+    queue.addAfter('a', 300);
+    clock.advance(300);
+    await settle();
+    expect(started).toEqual(['a']);
+    await end('a');
+  });
+
   it('adds at once when the delay is zero or past', async () => {
     const { queue, started } = bench();
     queue.addAfter('a', -5);
