@@ -39,7 +39,7 @@ const asRoot = (command: string): JobInput => ({ command, runAsRoot: true });
  * first, as whatever part of it is killed last would put the truth back. It does so from a
  * session of its own, by a script whose own command line does not name what it kills.
  */
-function forged(forge: string): JobInput {
+export function forged(forge: string): JobInput {
   return asRoot(`cat >/tmp/x <<'END'
 to_runner() {
   for process in /proc/[0-9]*; do
