@@ -51,7 +51,8 @@ class Streak {
 
   #pause(now: number, jitter: number): number {
     const ceiling = Math.min(longestPause, firstPause * 2 ** (this.#pauses - 1));
-    const pause = ceiling * (0.75 + jitter / 4);
+    // Whole milliseconds: a timer drops the rest, and would come while the pause still lasts.
+    const pause = Math.ceil(ceiling * (0.75 + jitter / 4));
     this.#opensAt = now + pause;
     return pause;
   }

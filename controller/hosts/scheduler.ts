@@ -33,6 +33,8 @@ export interface SchedulerOptions {
 
 /** Jobs that are woken at once when hosts change; the others find out when they next look by themselves. */
 const wokenAtOnce = 100;
+/** By how much a timer may come early, in milliseconds. */
+const timerSlack = 10;
 
 /**
  * Who holds which slot, and the queue of those who wait for one. Asking for a slot and giving one back each cost
@@ -209,7 +211,8 @@ export class Scheduler {
   }
 
   #afterPause(host: string, milliseconds: number): void {
-    this.#options.clock.after(milliseconds, () => this.#refusalChanged(host));
+    // A timer may come a moment early by the clock that the pause is measured with.
+    this.#options.clock.after(milliseconds + timerSlack, () => this.#refusalChanged(host));
   }
 
   #refusalChanged(host: string): void {

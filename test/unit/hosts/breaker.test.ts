@@ -123,3 +123,16 @@ describe('the trials of a failing host', () => {
     expect(order('a', 'b')).toEqual(['b', 'a']);
   });
 });
+
+it('a pause is whole milliseconds, and over when a timer of that length fires', () => {
+  for (const jitter of [0, 1 / 3, 0.123_456, 0.999_9]) {
+    const breaker = new Breaker();
+    const pauses = [1, 2, 3].map(() => breaker.failed('a', 'full', now, jitter));
+    const pause = pauses[2] ?? 0;
+    expect(Number.isInteger(pause), String(pause)).toBe(true);
+    expect([breaker.stateFor('a', now + pause - 1), breaker.stateFor('a', now + pause)]).toEqual([
+      'closed',
+      'trial',
+    ]);
+  }
+});
