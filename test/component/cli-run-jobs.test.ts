@@ -122,3 +122,19 @@ test('a job with the longest of names has its artifacts saved', async () => {
   expect(code).toBe(0);
   expect(await readdir(join(dir, 'saved'))).toEqual([expect.stringMatching(/^a+-[0-9a-f]{16}\.tar\.gz$/)]);
 });
+
+test('jobs of a list are run under their own names and generated ones, and what else is in it is told', async () => {
+  const guest: GuestScript = { files: { '/artifacts/x': { kind: 'file', content: 'hi' } } };
+  const spec = { command: 'true', artifacts: ['x'] };
+  const generated = { ...job('', spec), metadata: { generateName: 'gen-' } };
+  const items = [job(`${'a'.repeat(250)}.bc`, spec), generated, { apiVersion: 'v1', kind: 'Pod' }];
+  const list = [{ apiVersion: 'v1', kind: 'List', items }];
+  const { code, stderr } = await cijobRun(guest, list, '--artifacts', join(dir, 'saved'));
+  expect(code).toBe(0);
+  expect(stderr).toContain('skipped 1 Pod: only CiJob, IncusHost and Secret are read here\n');
+  const [, name = ''] = /CiJob gen- is named (gen-[a-z0-9]{5})\n/.exec(stderr) ?? [];
+  expect((await readdir(join(dir, 'saved'))).sort()).toEqual([
+    expect.stringMatching(/^a{231}-[0-9a-f]{16}\.tar\.gz$/),
+    `${name}.tar.gz`,
+  ]);
+});
