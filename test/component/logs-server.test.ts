@@ -1,7 +1,10 @@
-import { copyFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFile, writeFile } from 'node:fs/promises';
 import { request as httpsRequest } from 'node:https';
 import type { IncomingMessage } from 'node:http';
 import { join } from 'node:path';
+import { text as textOf } from 'node:stream/consumers';
 import { setImmediate as nextTurn, setTimeout as delay } from 'node:timers/promises';
 import { connect as tlsConnect } from 'node:tls';
 import { readFile } from 'node:fs/promises';
@@ -21,6 +24,7 @@ import { clearAway } from '../support/left-under.ts';
 import { ManualClock } from '../support/manual-clock.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
 
+const program = join(import.meta.dirname, '../../controller/main.ts');
 const path = '/apis/ci.pikaci.dev/v1alpha1/namespaces/ci/cijobs/job/log';
 const log = { namespace: 'ci', name: 'job', uid: 'uid-1', attempt: 1 };
 
@@ -508,6 +512,44 @@ describe('the log server', () => {
     expect((await refused(`${target}?offset=${bytes}`)).code).toBe(401);
     expect(audit.at(-1)).toMatchObject({ stage: 'closed', resource: 'cijobs/artifacts', code: 401 });
   });
+
+  it.each(['logs', 'artifacts'])(
+    'has `cijob %s` say why, to whom the right is taken away',
+    async (subcommand) => {
+      const draft = await store.beginArchive(log, Buffer.from('end'));
+      await draft?.write(Buffer.alloc(32 * 2 ** 20, 'x'));
+      await draft?.publish();
+      await store.write(log, 0, Buffer.alloc(32 * 2 ** 20, 'x'));
+      job = over(32 * 2 ** 20);
+      const cluster = await FakeApiServer.start();
+      cluster.fault = (_request, response) => answer(response, 200, job ?? {});
+      const kubeconfig = join(directory, 'kubeconfig');
+      await writeFile(kubeconfig, cluster.kubeConfig('reader').exportConfig());
+      const options = subcommand === 'artifacts' ? ['--output', '-'] : [];
+      const child = spawn(process.execPath, [program, subcommand, 'job', '-n', 'ci', ...options], {
+        env: {
+          ...process.env,
+          ...{ KUBECONFIG: kubeconfig, CIJOB_LOG_CA: authority.certificate },
+          CIJOB_LOG_SERVER: `https://127.0.0.1:${server.port}`,
+        },
+      });
+      try {
+        await once(child.stdout, 'readable');
+        allowed['reader'] = false;
+        clock.advance(60_000);
+        child.stdout.resume();
+        const [said, [code]] = await Promise.all([
+          textOf(child.stderr),
+          once(child, 'close') as Promise<[number | null]>,
+        ]);
+        expect(said).toContain('User "reader" cannot get resource "cijobs/');
+        expect(code).toBe(1);
+      } finally {
+        child.kill();
+        await cluster.stop();
+      }
+    },
+  );
 
   it('records who read what: when it begins, and how it ended', async () => {
     await store.write(log, 0, Buffer.from('12345'));

@@ -156,7 +156,7 @@ describe('logs of jobs, on real parts', () => {
     const given = ['--role=given', '--serviceaccount=ci:leaver'];
     await cluster.kubectl('create', 'rolebinding', 'given-to-leaver', ...given);
     await cluster.apply('large', {
-      command: 'echo kept; head -c 50000000 /dev/urandom > /artifacts/large',
+      command: 'echo kept; head -c 32000000 /dev/urandom > /artifacts/large',
       artifacts: ['large'],
     });
     await cluster.apply('goes-on', { command: 'echo begun; sleep 600' });
