@@ -94,6 +94,7 @@ export class HostPool {
   }
 
   async close(): Promise<void> {
+    this.#scheduler.close();
     await Promise.all([...this.#hosts.values()].map(({ host }) => host.close()));
   }
 

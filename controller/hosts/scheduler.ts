@@ -48,6 +48,8 @@ export class Scheduler {
   readonly #admitted = new Map<string, { host: string; instance: string }>();
   /** By host. */
   readonly #breakers = new Map<string, Breaker>();
+  /** What calls off the looks at hosts that are planned for the ends of pauses. */
+  readonly #pauses = new Set<() => void>();
 
   constructor(options: SchedulerOptions) {
     this.#options = options;
@@ -145,6 +147,12 @@ export class Scheduler {
     this.#breakers.delete(host);
   }
 
+  /** Waits for nothing more: a timer that is left would keep the process alive. */
+  close(): void {
+    for (const cancel of this.#pauses) cancel();
+    this.#pauses.clear();
+  }
+
   /** Jobs in the queue. */
   waitingKeys(): string[] {
     return [...this.#waiting.keys()];
@@ -210,9 +218,14 @@ export class Scheduler {
     return keys;
   }
 
+  /** Looks at a host again when a pause is over. Namespaces have pauses of their own, so that several may run. */
   #afterPause(host: string, milliseconds: number): void {
     // A timer may come a moment early by the clock that the pause is measured with.
-    this.#options.clock.after(milliseconds + timerSlack, () => this.#refusalChanged(host));
+    const cancel = this.#options.clock.after(milliseconds + timerSlack, () => {
+      this.#pauses.delete(cancel);
+      this.#refusalChanged(host);
+    });
+    this.#pauses.add(cancel);
   }
 
   #refusalChanged(host: string): void {

@@ -491,6 +491,14 @@ describe('a host that fails to create instances', () => {
     expect(pool.refusalOf('bad')?.message).toContain(secret);
   });
 
+  it('is not waited for when the pool is closed: a timer would keep the process alive', async () => {
+    for (let failures = 0; failures < 3; failures += 1) await create('bad');
+    changed = [];
+    await pool.close();
+    clock.advance(600_000);
+    expect(changed).toEqual([]);
+  });
+
   it('is not blamed for an answer that was lost, or for what was wrong with the job', async () => {
     for (const outcome of [
       { kind: 'unknown', message: '' },
