@@ -159,7 +159,7 @@ describe('logs of jobs, on real parts', () => {
       command: 'echo kept; head -c 32000000 /dev/urandom > /artifacts/large',
       artifacts: ['large'],
     });
-    await cluster.apply('goes-on', { command: 'echo begun; sleep 600' });
+    await cluster.apply('goes-on', { command: 'echo begun; sleep 600', timeoutSeconds: 900 });
     await cluster.finished('large');
     await cluster.until('goes-on', 'RunnerStarted');
     const start = (...args: string[]) => {
