@@ -7,7 +7,7 @@ import { clearAway } from '../support/left-under.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
 import { forged } from './hostile-guests.ts';
 import { addSource, startBench, type Bench } from './support/bench.ts';
-import { Cluster, type JobInput } from './support/cluster.ts';
+import { Cluster, eventually, type JobInput } from './support/cluster.ts';
 
 /*
  * Root in a guest mounts a file system of its own on /artifacts (drip/main.go) and kills the runner: the log has a
@@ -58,6 +58,20 @@ describe('a guest whose log drips', () => {
     expect(findCondition(status?.conditions, 'Collected'), seen).toMatchObject({
       ...{ status: 'False', reason: 'Incomplete', message },
     });
+    expect(await cluster.instances()).toEqual([]);
+  });
+
+  test('is gone soon after its job is cancelled', async () => {
+    await cluster.apply('cancelled', job);
+    const { status: running } = await cluster.until('cancelled', 'RunnerStarted');
+    const { incus, project } = bench.host;
+    const mounted = () =>
+      incus.exec(project, running?.instance?.name ?? '', ['grep', 'mounted', '/tmp/drip.out']);
+    await eventually(mounted, ({ code }) => code === 0, 'its file system is mounted', 30);
+    await cluster.change('cancelled', { cancel: true });
+    const { status } = await cluster.finished('cancelled', 60);
+    // The result is read, whether or not that had begun: it stands.
+    expect(status, JSON.stringify(status)).toMatchObject({ phase: 'Failed', exitCode: 8 });
     expect(await cluster.instances()).toEqual([]);
   });
 });
