@@ -181,6 +181,14 @@ describe.for(allKinds)('the command in a %s guest', (kind) => {
     expect(await guest.result()).toMatchObject({ exit_code: 130, timed_out: false });
   });
 
+  test('begins with nothing open but its three streams', async () => {
+    const { log } = await guest.run({
+      command: 'for fd in /proc/$$/fd/*; do [ -e "$fd" ] && echo "${fd##*/}"; done',
+      environment: { A: 'b' },
+    });
+    expect(log).toBe('0\n1\n2\n');
+  });
+
   test("ends with its own exit code, whatever a login shell's files are in the image", async () => {
     const homes = ['/home/pikaci', '/root'];
     const skeleton =
