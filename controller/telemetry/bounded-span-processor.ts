@@ -28,6 +28,7 @@ export class BoundedSpanProcessor implements SpanProcessor {
   readonly #batches: BatchSpanProcessor;
   /** Spans taken and not yet told to be delivered or lost. */
   #open = 0;
+  #givenUp = false;
 
   constructor(options: BoundedSpanProcessorOptions) {
     this.#options = options;
@@ -41,13 +42,9 @@ export class BoundedSpanProcessor implements SpanProcessor {
       exporter: {
         export: (spans, done) =>
           exporter.export(spans, (result) => {
-            this.#open -= spans.length;
-            if ((result.code as number) !== success) {
-              options.onDropped(
-                spans.length,
-                result.error?.message.slice(0, 256) || 'the collector refused them',
-              );
-            }
+            const refused = (result.code as number) !== success;
+            const why = result.error?.message.slice(0, 256) || 'the collector refused them';
+            this.#settle(spans.length, refused ? why : undefined);
             done(result);
           }),
         shutdown: () => exporter.shutdown(),
@@ -74,5 +71,18 @@ export class BoundedSpanProcessor implements SpanProcessor {
 
   shutdown(): Promise<void> {
     return this.#batches.shutdown();
+  }
+
+  /** Counts what is not delivered yet as lost: the process does not wait for the collector any longer. */
+  giveUp(why: string): void {
+    if (this.#open > 0) this.#settle(this.#open, why);
+    this.#givenUp = true;
+  }
+
+  /** Spans are delivered, or lost for a reason. */
+  #settle(spans: number, lost?: string): void {
+    if (this.#givenUp) return;
+    this.#open -= spans;
+    if (lost !== undefined) this.#options.onDropped(spans, lost);
   }
 }

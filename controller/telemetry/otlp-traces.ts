@@ -31,6 +31,7 @@ const sendMilliseconds = 2000;
  * exporter itself.
  */
 export class OtlpTraces implements Traces {
+  readonly #spans: BoundedSpanProcessor;
   readonly #provider: TracerProvider;
   readonly #tracer: Tracer;
   readonly #sampler: Sampler;
@@ -43,6 +44,13 @@ export class OtlpTraces implements Traces {
     this.#options = options;
     const { OTEL_TRACES_SAMPLER: sampler, OTEL_TRACES_SAMPLER_ARG: argument } = process.env;
     this.#sampler = samplerOf(sampler, argument, (why) => this.#complain(why));
+    this.#spans = new BoundedSpanProcessor({
+      exporter: new OTLPTraceExporter({ timeoutMillis: sendMilliseconds, concurrencyLimit: 4 }),
+      onDropped: (spans, why) => {
+        options.onDropped(spans);
+        this.#complain(`traces are lost: ${why}`);
+      },
+    });
     this.#provider = new TracerProvider({
       sampler: this.#sampler,
       resource: defaultResource()
@@ -54,15 +62,7 @@ export class OtlpTraces implements Traces {
         generateTraceId: () => this.#next.traceId,
         generateSpanId: () => this.#next.spanId,
       },
-      spanProcessors: [
-        new BoundedSpanProcessor({
-          exporter: new OTLPTraceExporter({ timeoutMillis: sendMilliseconds, concurrencyLimit: 4 }),
-          onDropped: (spans, why) => {
-            options.onDropped(spans);
-            this.#complain(`traces are lost: ${why}`);
-          },
-        }),
-      ],
+      spanProcessors: [this.#spans],
     });
     this.#tracer = this.#provider.getTracer('cijob-controller', options.version);
   }
@@ -107,11 +107,11 @@ export class OtlpTraces implements Traces {
 
   async close(): Promise<void> {
     const { promise: late, resolve } = Promise.withResolvers<undefined>();
-    // Not the clock's timer: this one has to keep the process alive.
-    const timer = setTimeout(resolve, flushMilliseconds, undefined);
+    const cancel = this.#options.clock.after(flushMilliseconds, () => resolve(undefined));
     // What could not be sent has been counted.
     await Promise.race([this.#provider.shutdown().catch(() => undefined), late]);
-    clearTimeout(timer);
+    cancel();
+    this.#spans.giveUp('the collector did not answer in time');
   }
 
   #complain(why: string): void {
