@@ -18,12 +18,14 @@ test('the place is the same for all processes of a machine, and does not show it
 });
 
 test('a process that has been killed is dead, also before anybody has waited for it', async () => {
-  // A shell that starts a process, kills it, and becomes one that never waits for it.
-  const shell = spawn('sh', ['-c', 'sleep 60 & kill -9 $!; echo $!; exec sleep 60'], {
+  // A shell that starts a process, and becomes one that never waits for it. (The shell itself would, between commands.)
+  const shell = spawn('sh', ['-c', 'sleep 60 & echo $!; exec sleep 60'], {
     stdio: ['ignore', 'pipe', 'ignore'],
   });
   const [said] = (await once(shell.stdout, 'data')) as [Buffer];
   const pid = Number(said.toString());
+  await expect.poll(() => readFileSync(`/proc/${shell.pid}/comm`, 'utf8')).toBe('sleep\n');
+  process.kill(pid, 'SIGKILL');
   const { place } = thisProcess();
   const start = () => /\) \S(?: \S+){18} (\d+)/.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1] ?? '';
   await expect.poll(() => readFileSync(`/proc/${pid}/stat`, 'utf8')).toMatch(/\) Z /);
