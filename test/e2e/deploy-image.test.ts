@@ -1,68 +1,95 @@
-import { cp, mkdir, readFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
 import { run, runOk } from '../support/command.ts';
+import { ControlPlane } from '../support/control-plane.ts';
+import { ensurePackages } from '../support/debian-packages.ts';
 import { clearAway } from '../support/left-under.ts';
 import { makeTempDir } from '../support/temp-dir.ts';
+import { BuiltImage } from './support/built-image.ts';
+import { ControllerProcess } from './support/controller.ts';
+import { systemNamespace } from './support/hosts.ts';
+import { installFile } from './support/installed.ts';
 
-/*
- * deploy/Dockerfile without a container engine: its steps are carried out in a directory, in their order, and what
- * comes out is run as the user it names. What the base image holds is not seen here.
- */
+/* The image of deploy/image, built from packages and run: as the user it names, and without a way to write to it. */
 
 const repository = join(import.meta.dirname, '../..');
-let dir: string;
-let app: string;
-let lines: string[];
+const script = join(repository, 'deploy/image/build');
+const readJson = async (path: string) =>
+  JSON.parse(await readFile(join(repository, path), 'utf8')) as unknown;
+let image: BuiltImage;
 
 beforeAll(async () => {
-  dir = await makeTempDir('image');
-  app = join(dir, 'app');
-  const text = await readFile(join(repository, 'deploy/Dockerfile'), 'utf8');
-  lines = text.replaceAll('\\\n', ' ').split('\n');
-  await mkdir(app);
-  for (const file of copied()) {
-    await mkdir(dirname(join(app, file)), { recursive: true });
-    await cp(join(repository, file), join(app, file), { recursive: true });
-  }
-  const steps = lines.find((line) => line.startsWith('RUN npm ci'))?.slice('RUN '.length) ?? 'false';
-  const path = `${join(repository, 'node_modules/.bin')}:${process.env['PATH'] ?? ''}`;
-  await runOk('sh', ['-c', steps], { cwd: app, env: { PATH: path, npm_config_prefer_offline: 'true' } });
-  await runOk('chmod', ['-R', 'a+rX', dir]);
-});
-afterAll(() => clearAway(dir));
+  image = await BuiltImage.build('cijob-controller:built');
+}, 300_000);
+afterAll(() => image[Symbol.asyncDispose]());
 
-/** What is copied from the repository, in all stages. */
-function copied(): string[] {
-  return lines
-    .filter((line) => line.startsWith('COPY ') && !line.startsWith('COPY --from'))
-    .flatMap((line) => line.split(' ').slice(1, -1));
+/** The paths in the image that find(1) finds. */
+async function found(...expression: string[]): Promise<string[]> {
+  const paths = await runOk('find', [image.root, ...expression, '-printf', '/%P\n']);
+  return paths.split('\n').filter((path) => path !== '');
 }
 
-/** The words of an instruction in its JSON form. */
-const words = (instruction: string) =>
-  JSON.parse(
-    lines.find((line) => line.startsWith(`${instruction} [`))?.slice(instruction.length) ?? '[]',
-  ) as string[];
-
 describe('the image', () => {
-  test('runs the controller, with no more packages than it needs, as a user who owns nothing', async () => {
-    const user = /^USER (\d+):(\d+)$/m.exec(lines.join('\n'));
-    expect(Number(user?.[1])).toBeGreaterThan(1000);
-    const [, ...args] = words('ENTRYPOINT');
-    const as = ['--reuid', user?.[1] ?? '', '--regid', user?.[2] ?? '', '--clear-groups'];
-    const help = await run('setpriv', [...as, process.execPath, ...args, ...words('CMD'), '--help'], {
-      cwd: app,
-    });
+  test('runs the controller, as a user who owns nothing', async () => {
+    const { Entrypoint, Cmd, User } = image.config;
+    expect(User).toBe('65532:65532');
+    expect(await found('(', '-not', '-uid', '0', '-o', '-not', '-gid', '0', ')')).toEqual([]);
+    expect(await found('-not', '-type', 'l', '-perm', '/022')).toEqual(['/tmp']);
+    const help = await image.run(...Entrypoint, ...Cmd, '--help');
     expect(help).toMatchObject({ code: 0, stderr: '' });
     expect(help.stdout).toContain('reconcile the CiJobs of a Kubernetes cluster');
-    const { stdout } = await run('ls', [join(app, 'node_modules')]);
-    expect(stdout).not.toMatch(/^(vitest|typescript|eslint|node)$/m);
+    const { version } = (await readJson('package.json')) as { version: string };
+    expect(await image.run(...Entrypoint, '--version')).toMatchObject({ code: 0, stdout: `${version}\n` });
   });
 
-  test('carries a list of what is in it', async () => {
-    const sbom = JSON.parse(await readFile(join(app, 'sbom.spdx.json'), 'utf8')) as {
+  test('has the very Node that the tests run on, by its hash, for both architectures', async () => {
+    const { devDependencies } = (await readJson('package.json')) as {
+      devDependencies: Record<string, string>;
+    };
+    const node = devDependencies['node'] ?? '';
+    expect((await image.run('node', '--version')).stdout).toBe(`v${node}\n`);
+    const { packages } = (await readJson('deploy/image/package-lock.json')) as {
+      packages: Record<string, { version?: string; integrity?: string }>;
+    };
+    for (const architecture of ['arm64', 'x64']) {
+      const { version, integrity } = packages[`node_modules/node-linux-${architecture}`] ?? {};
+      expect(version).toBe(node);
+      expect(integrity).toMatch(/^sha512-/);
+    }
+  });
+
+  test('has no program but Node: no shell, no package manager, nothing that makes anybody root', async () => {
+    const programs = await found(
+      '-path',
+      join(image.root, 'app'),
+      '-prune',
+      '-o',
+      '-type',
+      'f',
+      '-perm',
+      '/111',
+    );
+    const others = programs.filter((path) => !/\/(ld-linux-[^/]*|libc)\.so\.\d$/.test(path));
+    expect(others).toEqual(['/usr/local/bin/node']);
+    expect(await found('-perm', '/6000')).toEqual([]);
+    expect((await image.run('sh', '-c', 'true')).code).toBe(127);
+    const modules = await readdir(join(image.root, 'app/node_modules'));
+    expect(modules).not.toEqual(
+      expect.arrayContaining([expect.stringMatching(/^(npm|vitest|typescript|eslint)$/)]),
+    );
+    expect(await readdir(join(image.root, 'app'))).toEqual([
+      'LICENSE',
+      'controller',
+      'node_modules',
+      'package.json',
+      'sbom.spdx.json',
+    ]);
+  });
+
+  test('carries lists of what is in it', async () => {
+    const sbom = JSON.parse(await readFile(join(image.root, 'app/sbom.spdx.json'), 'utf8')) as {
       spdxVersion: string;
       packages: { name: string }[];
     };
@@ -70,6 +97,27 @@ describe('the image', () => {
     const names = sbom.packages.map(({ name }) => name);
     expect(names).toEqual(expect.arrayContaining(['cijob-controller', 'ssh2', 'zod']));
     expect(names).not.toContain('vitest');
+    const status = join(image.root, 'var/lib/dpkg/status.d');
+    const debian = (await readdir(status)).filter((name) => !/^gcc-\d+-base$/.test(name));
+    expect(debian).toEqual(['base-files', 'ca-certificates', 'libc6', 'libgcc-s1', 'libstdc++6']);
+    for (const name of debian) {
+      const fields = await readFile(join(status, name), 'utf8');
+      expect(fields).toMatch(new RegExp(`^Package: ${name.replaceAll('+', '\\+')}$`, 'm'));
+      expect(fields).toMatch(/^Version: \d/m);
+      expect(await found('-path', `*/usr/share/doc/${name}`), `the licence of ${name}`).toHaveLength(1);
+    }
+    expect(await readFile(join(image.root, 'etc/os-release'), 'utf8')).toMatch(/^ID=debian$/m);
+  });
+
+  test("trusts Debian's certificate authorities, beside those of Node", async () => {
+    const count = `
+      const { getCACertificates: list } = require('node:tls');
+      const trusted = new Set(list());
+      console.log(list('system').filter((authority) => trusted.has(authority)).length)`;
+    const { stdout } = await image.run('node', '--eval', count);
+    const file = join(image.root, 'etc/ssl/certs/ca-certificates.crt');
+    expect(Number(stdout)).toBe((await readFile(file, 'utf8')).match(/BEGIN CERTIFICATE/g)?.length);
+    expect(Number(stdout)).toBeGreaterThan(100);
   });
 
   test('is started by the Deployment as it would start itself', async () => {
@@ -77,35 +125,79 @@ describe('the image', () => {
       spec: {
         template: {
           spec: {
-            containers: { command: string[]; args: string[]; image: string }[];
+            containers: {
+              command: string[];
+              args: string[];
+              image: string;
+              ports: { containerPort: number }[];
+            }[];
             securityContext: object;
           };
         };
       };
     };
     const { containers, securityContext } = deployment.spec.template.spec;
-    expect(containers[0]?.command).toEqual(words('ENTRYPOINT'));
-    expect(containers[0]?.args[0]).toBe(words('CMD')[0]);
-    expect(securityContext).toMatchObject({ runAsNonRoot: true, runAsUser: 65532, runAsGroup: 65532 });
-    const { version } = JSON.parse(await readFile(join(repository, 'package.json'), 'utf8')) as {
-      version: string;
-    };
-    expect(containers[0]?.image).toBe(`cijob-controller:${version}`);
+    const [container] = containers;
+    expect(container?.command).toEqual(image.config.Entrypoint);
+    expect(container?.args[0]).toBe(image.config.Cmd[0]);
+    for (const { containerPort } of container?.ports ?? [])
+      expect(image.config.ExposedPorts).toHaveProperty([`${containerPort}/tcp`]);
+    const [user, group] = image.config.User.split(':').map(Number);
+    expect(securityContext).toMatchObject({ runAsNonRoot: true, runAsUser: user, runAsGroup: group });
+    const { version } = (await readJson('package.json')) as { version: string };
+    expect(container?.image).toBe(`cijob-controller:${version}`);
   });
 
-  test('has the very Node that the tests run on', async () => {
-    const { devDependencies } = JSON.parse(await readFile(join(repository, 'package.json'), 'utf8')) as {
-      devDependencies: Record<string, string>;
-    };
-    const bases = lines.filter((line) => line.startsWith('FROM ')).map((line) => line.split(' ')[1]);
-    const base = `node:${devDependencies['node'] ?? ''}-bookworm-slim`;
-    expect(bases).toEqual([base, base]);
+  test('leads a cluster from a pod, whose ServiceAccount is all it is given', async () => {
+    await using stack = new AsyncDisposableStack();
+    const controlPlane = stack.use(await ControlPlane.start());
+    await controlPlane.kubectlOk(['apply', '--server-side', '-f', installFile]);
+    await controlPlane.kubectlOk(['wait', '--for=condition=Established', 'crd', '--all']);
+    const dir = await makeTempDir('pod');
+    stack.defer(() => clearAway(dir));
+    const source = join(dir, 'service-account');
+    await writeServiceAccount(controlPlane, source);
+    const { hostname, port } = new URL(controlPlane.server);
+    const program = image.command(image.config.Entrypoint, {
+      env: { KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port },
+      mount: { source, path: '/var/run/secrets/kubernetes.io/serviceaccount' },
+    });
+    const logFile = join(dir, 'controller.log');
+    const controller = stack.use(
+      await ControllerProcess.start({ program, namespace: systemNamespace, logFile }),
+    );
+    expect(await controller.get('/readyz')).toMatchObject({ status: 200 });
+    const status = await readFile(`/proc/${controller.daemon.pid}/status`, 'utf8');
+    expect(status).toMatch(/^Uid:(\t65532){4}$/m);
+    expect(status).toMatch(/^CapEff:\t0+$/m);
+    await controller.stop();
+    expect(controller.daemon.exitCode).toBe(0);
+  });
+});
+
+/** What the kubelet mounts into a pod of the controller's. */
+async function writeServiceAccount(controlPlane: ControlPlane, dir: string): Promise<void> {
+  const file = await controlPlane.serviceAccountKubeconfig(systemNamespace, 'cijob-controller');
+  const { clusters, users } = JSON.parse(await readFile(file, 'utf8')) as {
+    clusters: { cluster: { 'certificate-authority-data': string } }[];
+    users: { user: { token: string } }[];
+  };
+  const authority = clusters[0]?.cluster['certificate-authority-data'] ?? '';
+  await mkdir(dir, { mode: 0o755 });
+  await writeFile(join(dir, 'ca.crt'), Buffer.from(authority, 'base64'));
+  await writeFile(join(dir, 'token'), users[0]?.user.token ?? '');
+  await writeFile(join(dir, 'namespace'), systemNamespace);
+}
+
+describe('deploy/image/build', () => {
+  test('says how it is used when it is given no name', async () => {
+    const usage = { code: 64, stdout: '', stderr: 'build: usage: deploy/image/build NAME:TAG\n' };
+    expect(await run(script, [])).toMatchObject(usage);
+    expect(await run(script, ['--help'])).toMatchObject(usage);
   });
 
-  test('lets nothing else of the repository into the build', async () => {
-    const ignore = await readFile(join(repository, 'deploy/Dockerfile.dockerignore'), 'utf8');
-    const [everything, ...excepted] = ignore.trim().split('\n');
-    expect(everything).toBe('*');
-    expect(excepted.map((line) => line.slice(1)).sort()).toEqual([...new Set(copied())].sort());
+  test('has nothing for shellcheck to say', async () => {
+    await ensurePackages(['shellcheck'], { reason: 'to check the script that builds the image' });
+    expect(await run('shellcheck', [script])).toMatchObject({ code: 0, stdout: '' });
   });
 });

@@ -5,7 +5,10 @@ import { Daemon } from '../../support/daemon.ts';
 const root = join(import.meta.dirname, '../../..');
 
 export interface ControllerProcessOptions {
-  kubeconfig: string;
+  /** Default: none, as in a pod. */
+  kubeconfig?: string;
+  /** How it is started: a program and its first arguments. Default: the repository's, by this Node. */
+  program?: readonly [string, ...string[]];
   /** The controller's own namespace. */
   namespace: string;
   logFile: string;
@@ -40,14 +43,16 @@ export class ControllerProcess implements AsyncDisposable {
   /** Starts it and waits until it reconciles. */
   static async start(options: ControllerProcessOptions): Promise<ControllerProcess> {
     const { kubeconfig, namespace, logFile, flags = [], env = {}, startedBy = 'reconciling' } = options;
+    const [file, ...first] = options.program ?? [process.execPath, join(root, 'controller/main.ts')];
     let already = 0;
     const daemon = await Daemon.start({
       name: 'cijob controller',
-      file: process.execPath,
+      file,
       args: [
-        join(root, 'controller/main.ts'),
+        ...first,
         'controller',
-        ...['--kubeconfig', kubeconfig, '--namespace', namespace],
+        ...(kubeconfig === undefined ? [] : ['--kubeconfig', kubeconfig]),
+        ...['--namespace', namespace],
         ...['--metrics-address', '127.0.0.1:0', '--log-level', 'trace'],
         ...flags,
       ],
