@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { parse } from 'yaml';
@@ -194,6 +194,27 @@ describe('deploy/image/build', () => {
     const usage = { code: 64, stdout: '', stderr: 'build: usage: deploy/image/build NAME:TAG\n' };
     expect(await run(script, [])).toMatchObject(usage);
     expect(await run(script, ['--help'])).toMatchObject(usage);
+  });
+
+  test('refuses a Node of another hash', async () => {
+    const dir = await makeTempDir('hash');
+    try {
+      await cp(join(repository, 'deploy/image'), join(dir, 'deploy/image'), { recursive: true });
+      await cp(join(repository, '.npmrc'), join(dir, '.npmrc'));
+      const lock = join(dir, 'deploy/image/package-lock.json');
+      const text = await readFile(lock, 'utf8');
+      await writeFile(
+        lock,
+        text.replaceAll(/"sha512-./g, (start) =>
+          start.endsWith('A') ? start.replace(/A$/, 'B') : start.replace(/.$/, 'A'),
+        ),
+      );
+      const refused = await run(join(dir, 'deploy/image/build'), ['never-built'], { env: { TMPDIR: dir } });
+      expect(refused.code).toBe(1);
+      expect(refused.stderr).toContain('it has not the hash in package-lock.json');
+    } finally {
+      await clearAway(dir);
+    }
   });
 
   test('has nothing for shellcheck to say', async () => {
