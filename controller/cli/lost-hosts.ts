@@ -3,10 +3,7 @@ import type { HostState } from '../hosts/host.ts';
 import { duration } from '../reconcile/status.ts';
 
 export interface LostHostsOptions {
-  hosts: {
-    all(): readonly { readonly name: string; readonly state: HostState }[];
-    state(name: string): HostState | undefined;
-  };
+  hosts: { state(name: string): HostState | undefined };
   clock: Clock;
   /** How long a host may be out of reach before it counts as lost, in milliseconds. */
   grace: number;
@@ -46,11 +43,6 @@ export class LostHosts {
   /** Whether a host has been out of reach for longer than the grace period. */
   has(name: string): boolean {
     return this.#absent.get(name)?.over ?? false;
-  }
-
-  /** Whether every host counts as lost. */
-  get all(): boolean {
-    return this.#options.hosts.all().every(({ name }) => this.has(name));
   }
 
   /** Waits no longer than this for a host from now on: somebody wants to leave. In milliseconds. */

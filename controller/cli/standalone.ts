@@ -120,7 +120,7 @@ export class Standalone {
       concurrency: 8,
       controllerId: this.pool.controllerId,
       patience: { ...defaultPatience, hostGrace, cancelGrace: Math.min(cancelGrace, hostGrace) },
-      hostless: () => this.#lost.all,
+      hostless: (hosts) => hosts.every((host) => this.#lost.has(host)),
       namespaceLabels: () => ({}),
       onError: (key, error) => say(`${key}: ${error instanceof Error ? error.message : String(error)}`),
       observer,

@@ -29,6 +29,8 @@ export interface Offer {
   labels: Readonly<Record<string, string>>;
   /** Whether it is connected. Nothing is sent to a host that is not. */
   up: boolean;
+  /** Why it takes no jobs, by its spec; undefined when it does. */
+  unschedulable: string | undefined;
   /** Why it takes no new jobs, or none of a namespace; undefined when it does. For everybody to read. */
   refusal: (namespace: string) => string | undefined;
   /** undefined while not known. */
@@ -44,8 +46,8 @@ export interface Offer {
 
 export type Fit =
   | { kind: 'fits'; host: string }
-  /** A host could run it, but not now. */
-  | { kind: 'waits'; reason: string; message: string }
+  /** A host could run it, but not now. `hosts`: those that may take it one day with the specs they have; maybe none. */
+  | { kind: 'waits'; reason: string; message: string; hosts: string[] }
   /** No host can run it, whatever happens to the ones there are. */
   | { kind: 'never'; reason: string; message: string };
 
@@ -105,7 +107,7 @@ function obstacle(ask: Ask, offers: readonly Offer[]): Exclude<Fit, { kind: 'fit
       offers.length === 0
         ? 'there is no IncusHost'
         : `no IncusHost has the labels ${wanted} of spec.hostSelector`;
-    return { kind: 'waits', reason: 'NoMatchingHost', message };
+    return { kind: 'waits', reason: 'NoMatchingHost', message, hosts: [] };
   }
   const admitting = selected.filter(
     (offer) => offer.namespaceLabels === undefined || matches(offer.namespaceLabels, ask.namespaceLabels),
@@ -115,6 +117,7 @@ function obstacle(ask: Ask, offers: readonly Offer[]): Exclude<Fit, { kind: 'fit
       kind: 'waits',
       reason: 'NamespaceNotAllowed',
       message: `spec.allowedNamespaces of ${names(selected)} does not admit the job's namespace`,
+      hosts: [],
     };
   }
   const able = admitting.filter((offer) => offer.instanceTypes?.includes(ask.type) ?? true);
@@ -135,9 +138,10 @@ function obstacle(ask: Ask, offers: readonly Offer[]): Exclude<Fit, { kind: 'fit
       message: `${names(able)} is smaller than the instance asked for: ${able.slice(0, 5).map(sizeInWords).join('; ')}`,
     };
   }
+  const hosts = large.filter(({ unschedulable }) => unschedulable === undefined).map(({ name }) => name);
   const connected = large.filter((offer) => offer.up);
   if (connected.length === 0) {
-    return { kind: 'waits', reason: 'HostUnreachable', message: `${names(large)} is not connected` };
+    return { kind: 'waits', reason: 'HostUnreachable', message: `${names(large)} is not connected`, hosts };
   }
   const open = connected.filter((offer) => offer.refusal(ask.namespace) === undefined);
   if (open.length === 0) {
@@ -145,9 +149,11 @@ function obstacle(ask: Ask, offers: readonly Offer[]): Exclude<Fit, { kind: 'fit
       kind: 'waits',
       reason: 'HostUnschedulable',
       message: `${names(connected)} takes no new jobs: ${connected[0]?.refusal(ask.namespace) ?? ''}`,
+      hosts,
     };
   }
-  return { kind: 'waits', reason: 'NoFreeSlot', message: open.slice(0, 5).map(fillInWords).join('; ') };
+  const message = open.slice(0, 5).map(fillInWords).join('; ');
+  return { kind: 'waits', reason: 'NoFreeSlot', message, hosts };
 }
 
 /** The order in which jobs of one namespace are admitted: priority, then age, then name. */

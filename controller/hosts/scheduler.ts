@@ -8,13 +8,19 @@ import { WaitingJobs, type Line } from './waiting.ts';
 /** Where a job stands: it has a slot, or waits for one at a place in the queue, or never gets one. */
 export type Admission =
   | { kind: 'admitted'; host: string }
-  | { kind: 'waiting'; reason: string; message: string; position: number; length: number }
+  | {
+      kind: 'waiting';
+      reason: string;
+      message: string;
+      /** Those that may take the job one day with the specs they have, in reach or not. */
+      hosts: string[];
+      position: number;
+      length: number;
+    }
   | { kind: 'refused'; reason: string; message: string };
 
 /** What is known of a host beside what jobs take of it. */
 export interface Candidate extends Omit<Offer, 'used' | 'refusal'> {
-  /** Why it takes no jobs, by its spec; undefined when it does. */
-  unschedulable: string | undefined;
   /** Instances of ours there, by name. Those without a slot were left behind, and take room until they are gone. */
   instances: Iterable<string>;
 }
@@ -291,8 +297,12 @@ export class Scheduler {
   }
 }
 
-function reasonOf(why: Fit): { reason: string; message: string } {
+function reasonOf(why: Fit): Pick<Extract<Fit, { kind: 'waits' }>, 'reason' | 'message' | 'hosts'> {
   return why.kind === 'waits'
-    ? { reason: why.reason, message: why.message }
-    : { reason: 'NoFreeSlot', message: 'other jobs take the free slots' };
+    ? { reason: why.reason, message: why.message, hosts: why.hosts }
+    : {
+        reason: 'NoFreeSlot',
+        message: 'other jobs take the free slots',
+        hosts: why.kind === 'fits' ? [why.host] : [],
+      };
 }

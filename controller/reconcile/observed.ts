@@ -12,7 +12,15 @@ export type HostView =
 /** What became of a job's request for a slot. */
 export type Admission =
   | { kind: 'admitted'; host: string }
-  | { kind: 'waiting'; reason: string; message: string; position: number; length: number }
+  | {
+      kind: 'waiting';
+      reason: string;
+      message: string;
+      /** Those that may take the job one day with the specs they have, in reach or not. */
+      hosts: readonly string[];
+      position: number;
+      length: number;
+    }
   | { kind: 'refused'; reason: string; message: string };
 
 /** A command that did not do what it should. */
@@ -89,7 +97,7 @@ export interface Observed {
   unseen: readonly string[];
   /** undefined: not asked. */
   admission: Admission | undefined;
-  /** No host is in reach, nor will one be. A cluster may always get another one. */
+  /** None of the hosts that may take the job is in reach, nor will one be. A cluster may always get another one. */
   hostless: boolean;
   memory: Memory;
 }

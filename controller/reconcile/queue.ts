@@ -75,10 +75,14 @@ function intervalAt(place: number): number {
   return Math.min(longestInterval, placeInterval * Math.max(1, place / soon));
 }
 
-/** Nothing will ever run the job. What its last attempt was lost to says more than that it waits. */
-function withoutHost({ status }: CiJob, { message }: { message: string }): Verdict {
-  const { reason, message: why } = status?.attempts?.at(-1) ?? { reason: 'HostUnreachable', message };
-  return { ...infrastructure(reason, why), final: true };
+/**
+ * Nothing will ever run the job: no host may take it, or all that may are lost. What its last attempt was lost to then says
+ * more than that it waits.
+ */
+function withoutHost({ status }: CiJob, admission: Extract<Admission, { kind: 'waiting' }>): Verdict {
+  if (admission.hosts.length === 0) return config(admission.reason, admission.message);
+  const { reason, message } = status?.attempts?.at(-1) ?? admission;
+  return { ...infrastructure(reason, message), final: true };
 }
 
 /** When the next attempt may begin, after those that infrastructure failures ended. */

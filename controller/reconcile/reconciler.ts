@@ -36,8 +36,8 @@ export interface ReconcilerOptions {
   observer: Observer;
   /** Labels of a namespace, for the hosts' allowedNamespaces. */
   namespaceLabels: (namespace: string) => Readonly<Record<string, string>>;
-  /** Whether no host is in reach, nor will be, so that no job need wait for one. Left out: one may always come. */
-  hostless?: () => boolean;
+  /** Whether none of these hosts will ever be in reach again, nor another one come. Left out: one may always come. */
+  hostless?: (hosts: readonly string[]) => boolean;
   /** Has a job looked at again, because a command has come back. */
   wake: (key: string) => void;
 }
@@ -197,7 +197,7 @@ export class Reconciler {
       strays: all.filter((one) => isStray(job, one)),
       unseen: [...new Set(earlier)].filter((other) => hosts.get(other)?.state.kind !== 'up'),
       admission,
-      hostless: this.#options.hostless?.() ?? false,
+      hostless: admission?.kind === 'waiting' && (this.#options.hostless?.(admission.hosts) ?? false),
       memory,
     };
   }

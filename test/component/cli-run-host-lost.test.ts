@@ -1,5 +1,11 @@
+import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { IncusHostSpec } from '../../controller/api/incushost.ts';
+import { hostResource } from '../../controller/cli/local-host.ts';
 import { FarRun } from '../support/far-run.ts';
+import { IncusSim } from '../support/incus-sim/sim.ts';
+import { clearAway } from '../support/left-under.ts';
+import { makeTempDir } from '../support/temp-dir.ts';
 
 /* `cijob run` as a process whose host goes away. It waits, says so, and always ends. */
 
@@ -13,7 +19,8 @@ afterEach(async () => {
 
 describe('a connection that is lost', () => {
   test('is made again: said once, and the job goes on', async () => {
-    run.script = { runMs: 4_000, log: 'here\n', exitCode: 3 };
+    const job = Promise.withResolvers<undefined>();
+    run.script = { until: job.promise, log: 'here\n', exitCode: 3 };
     const { ended, says, said } = await run.start();
     await says('stdout', 'here');
     run.host.network.faults.refuse = true;
@@ -22,6 +29,8 @@ describe('a connection that is lost', () => {
     // Several tries fail.
     await new Promise((resolve) => setTimeout(resolve, 2_500));
     run.host.network.faults.refuse = false;
+    await says('stderr', 'connected again');
+    job.resolve(undefined);
     expect((await ended).code).toBe(3);
     expect(said.stdout).toBe('here\n');
     expect(said.stderr.match(/^host far: .*$/gm)).toEqual([
@@ -48,6 +57,32 @@ describe('a connection that is lost', () => {
       expect(said.stderr).toMatch(/^instance cijob-\w+ may be left on host far/m);
     },
   );
+
+  test('to the only host that may take the job ends it with 70, although another one is in reach', async () => {
+    const dir = await makeTempDir('near');
+    const near = new IncusSim();
+    try {
+      const socketPath = join(dir, 'incus');
+      await near.listen(socketPath);
+      const spec = IncusHostSpec.parse({
+        connection: { local: { socketPath } },
+        capacity: { instances: 8 },
+        allowedNamespaces: { all: true },
+      });
+      run.others = [hostResource('near', spec, { reach: 'near' })];
+      run.spec = { hostSelector: { matchLabels: { reach: 'far' } } };
+      const { ended, says, said } = await run.start({ flags: ['--host-grace-seconds', '2'] });
+      await says('stdout', 'here');
+      run.host.network.faults.refuse = true;
+      run.host.network.reset();
+      expect(await ended).toEqual({ code: 70, signal: null });
+      expect(said.stderr).toMatch(/Failed +Infrastructure: HostLost: /);
+      expect(said.stderr).toMatch(/^instance cijob-\w+ may be left on host far/m);
+    } finally {
+      near.close();
+      await clearAway(dir);
+    }
+  });
 
   test('before the instance is taken away leaves the outcome as it is', async () => {
     run.script = { runMs: 500, log: 'here\n', exitCode: 3 };

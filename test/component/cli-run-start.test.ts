@@ -89,6 +89,18 @@ test('goes on with the hosts that are connected, and says which is not', async (
   expect(stderr).toMatch(/Provisioning .* on build-1$/m);
 });
 
+test('exits with 78 at once, and says why, when no host may ever take the job', async () => {
+  const elsewhere = host('build-1', '127.0.0.1');
+  const closed = {
+    ...elsewhere,
+    spec: { ...elsewhere.spec, allowedNamespaces: { matchLabels: { team: 'a' } } },
+  };
+  const { code, stderr } = await cijobRun([closed], '-i', join(dir, 'key'));
+  expect(code).toBe(78);
+  expect(stderr).toContain("spec.allowedNamespaces of build-1 does not admit the job's namespace");
+  expect(incus.lives).toEqual([]);
+});
+
 test('exits with 64 and what to give when it has no private key', async () => {
   const { code, stderr } = await cijobRun([host('build-1', '127.0.0.1')]);
   expect(code).toBe(64);

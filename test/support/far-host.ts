@@ -36,7 +36,7 @@ export class FarHost implements AsyncDisposable {
     return new FarHost(incus, machine, await FaultProxy.start({ port: machine.port }), ssh);
   }
 
-  /** The IncusHost that leads there through the network. */
+  /** The IncusHost that leads there through the network, with the label `reach=far`. */
   get resource(): IncusHost {
     const { machine, network } = this;
     return hostResource(
@@ -56,6 +56,7 @@ export class FarHost implements AsyncDisposable {
         capacity: { instances: 8 },
         allowedNamespaces: { all: true },
       }),
+      { reach: 'far' },
     );
   }
 

@@ -2,6 +2,8 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';
+import type { CiJobSpec } from '../../controller/api/cijob.ts';
+import type { IncusHost } from '../../controller/api/incushost.ts';
 import { FarHost } from './far-host.ts';
 import type { JobScript } from './incus-sim/guest-script.ts';
 import { clearAway } from './left-under.ts';
@@ -10,7 +12,7 @@ import { makeTempDir } from './temp-dir.ts';
 const program = join(import.meta.dirname, '../../controller/main.ts');
 export const patience = { timeout: 25_000 };
 
-const job = {
+const base = {
   apiVersion: 'ci.pikaci.dev/v1alpha1',
   kind: 'CiJob',
   metadata: { name: 'build' },
@@ -42,6 +44,10 @@ export interface Started {
 
 /** `cijob run` as a process of its own, with one job, on a simulated host behind a network. */
 export class FarRun implements AsyncDisposable {
+  /** What the job asks, beside the usual. */
+  spec: Partial<CiJobSpec> = {};
+  /** Hosts there are beside the one behind the network. */
+  others: IncusHost[] = [];
   /** What the job's command does. */
   script: JobScript = { runMs: Infinity, log: 'here\n' };
   readonly host: FarHost;
@@ -63,7 +69,9 @@ export class FarRun implements AsyncDisposable {
   /** Starts the program on the host. */
   async start({ node = [], subcommand = 'run', flags = [], stdout }: StartOptions = {}): Promise<Started> {
     const file = join(this.#dir, 'all.yaml');
-    await writeFile(file, [job, this.host.resource].map((one) => JSON.stringify(one)).join('\n---\n'));
+    const job = { ...base, spec: { ...base.spec, ...this.spec } };
+    const all = [job, this.host.resource, ...this.others];
+    await writeFile(file, all.map((one) => JSON.stringify(one)).join('\n---\n'));
     const args = [subcommand, '-f', file, '-i', join(this.#dir, 'key'), ...flags];
     const child = spawn(process.execPath, [...node, program, ...args], {
       stdio: ['ignore', stdout ?? 'pipe', 'pipe'],

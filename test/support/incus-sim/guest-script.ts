@@ -28,6 +28,8 @@ export interface Launch {
 export interface JobScript {
   /** How long it runs. Infinity: until its timeout. */
   runMs?: number;
+  /** It ends when this resolves, or at its timeout, instead of after `runMs`. */
+  until?: Promise<unknown>;
   exitCode?: number;
   /** What it prints: all at its start, or piece by piece. */
   log?: string | readonly LogPiece[];

@@ -95,7 +95,7 @@ export class Runner {
     }
     this.counts.runs += 1;
     this.#alive = true;
-    const { runMs = 1, log = '' } = script;
+    const { until, runMs = until ? Infinity : 1, log = '' } = script;
     this.#machine.files.write(logPath, '');
     for (const { atMs, text } of typeof log === 'string' ? [{ atMs: 0, text: log }] : log)
       if (atMs === 0) this.#machine.files.append(logPath, text);
@@ -103,6 +103,9 @@ export class Runner {
     const limit = launch.timeoutSeconds * 1000;
     if (runMs > limit) this.#after(limit, () => this.#finish(timedOutCode, script, undefined, true));
     else this.#after(runMs, () => this.#end(script));
+    void until?.then(() => {
+      if (this.#alive) this.#end(script);
+    });
   }
 
   #end(script: JobScript): void {

@@ -11,10 +11,7 @@ function setting() {
   const said: string[] = [];
   let losses = 0;
   const lost = new LostHosts({
-    hosts: {
-      all: () => [...states].map(([name, state]) => ({ name, state })),
-      state: (name) => states.get(name),
-    },
+    hosts: { state: (name) => states.get(name) },
     clock,
     grace: 60_000,
     say: (line) => said.push(line.replace(/\d\d:\d\d:\d\d/, 'TIME')),
@@ -54,13 +51,13 @@ test('a host that stays away for the grace period counts as lost, from the last 
   clock.advance(59_999);
   expect([lost.has('a'), losses()]).toEqual([false, 0]);
   clock.advance(1);
-  expect([lost.has('a'), lost.all, losses()]).toEqual([true, false, 1]);
+  expect([lost.has('a'), lost.has('b'), losses()]).toEqual([true, false, 1]);
   expect(said.at(-1)).toBe('host a: given up, after 1m00s out of reach');
   becomes('b', 'gone');
   clock.advance(60_000);
-  expect([lost.all, losses()]).toEqual([true, 2]);
+  expect([lost.has('b'), losses()]).toEqual([true, 2]);
   becomes('a', 'up');
-  expect(lost.all).toBe(false);
+  expect([lost.has('a'), lost.has('b')]).toEqual([false, true]);
 });
 
 test('a host that was never connected is called so', () => {

@@ -20,6 +20,7 @@ const offer = (part: Partial<Offer> = {}): Offer => ({
   name: 'h',
   labels: {},
   up: true,
+  unschedulable: undefined,
   refusal: () => undefined,
   instanceTypes: ['Container', 'VirtualMachine'],
   namespaceLabels: undefined,
@@ -35,6 +36,29 @@ const answer = (wants: Demand, ...offers: Offer[]) => {
 };
 
 describe('a job and the hosts there are', () => {
+  it('wait with the names of the hosts that may take it one day, in reach or not, or of none', () => {
+    const hosts = (wants: Demand, ...offers: Offer[]) => {
+      const found = fit(wants, offers);
+      return found.kind === 'waits' ? found.hosts : found.kind;
+    };
+    const gpu = demand({ hostLabels: { gpu: 'yes' }, type: 'VirtualMachine' });
+    const away = offer({ name: 'away', labels: { gpu: 'yes' }, up: false, instanceTypes: undefined });
+    const full = offer({ name: 'full', labels: { gpu: 'yes' }, used: used(2) });
+    const unable = offer({ name: 'unable', labels: { gpu: 'yes' }, instanceTypes: ['Container'] });
+    const drained = offer({
+      name: 'drained',
+      labels: { gpu: 'yes' },
+      unschedulable: 'spec.unschedulable is set',
+      refusal: () => 'spec.unschedulable is set',
+    });
+    expect(hosts(gpu, offer(), away, unable, drained)).toEqual(['away']);
+    expect(hosts(gpu, offer(), away, full)).toEqual(['away', 'full']);
+    expect(hosts(gpu, { ...full, used: used(0), refusal: () => 'creating fails there' })).toEqual(['full']);
+    expect(hosts(gpu, offer(), drained)).toEqual([]);
+    expect(hosts(gpu, offer())).toEqual([]);
+    expect(hosts(gpu, { ...full, namespaceLabels: { team: 'a' } })).toEqual([]);
+  });
+
   it('fit where there is room for it to the last slot, CPU and byte', () => {
     expect(answer(demand(), offer({ used: used(1, 6, 12) }))).toBe('fits h');
   });

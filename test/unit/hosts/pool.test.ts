@@ -96,6 +96,7 @@ describe('the pool', () => {
       kind: 'waiting',
       reason: 'NoFreeSlot',
       message: 'h uses 0 of 0 slots',
+      hosts: ['h'],
       position: 2,
       length: 3,
     });

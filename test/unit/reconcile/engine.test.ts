@@ -88,7 +88,14 @@ test('a look that fails is told with its id, too', async () => {
 
 test('a look that was planned is called off when there is nothing more to wait for', async () => {
   const clock = new ManualClock();
-  const admission = { kind: 'waiting', reason: 'NoFreeSlot', message: '', position: 1, length: 1 } as const;
+  const admission = {
+    kind: 'waiting',
+    reason: 'NoFreeSlot',
+    message: '',
+    hosts: ['h'],
+    position: 1,
+    length: 1,
+  } as const;
   const { engine, looks, remove } = engineOf(() => undefined, { clock, admission });
   engine.wake('ci/a');
   await expect.poll(looks).toBe(1);

@@ -116,6 +116,7 @@ describe('a job without a slot', () => {
       kind: 'waiting',
       reason: 'NoFreeSlot',
       message: 'all full',
+      hosts: ['h'],
       position: 3,
       length: 9,
     } as const;
@@ -157,6 +158,7 @@ describe('a job without a slot', () => {
       kind: 'waiting',
       reason: 'HostUnreachable',
       message: 'h',
+      hosts: ['h'],
       position: 1,
       length: 1,
     } as const;
@@ -172,11 +174,29 @@ describe('a job without a slot', () => {
     expect(look(retried, observed({ admission })).status.phase).toBe('Pending');
   });
 
+  it('fails at once where no host may ever take it: its own selector, namespace or drained host are the reason', () => {
+    const admission = {
+      kind: 'waiting',
+      reason: 'NoMatchingHost',
+      message: 'no IncusHost has the labels a=b of spec.hostSelector',
+      hosts: [],
+      position: 1,
+      length: 1,
+    } as const;
+    expect(look(job(), observed({ admission, hostless: true })).status.failure).toMatchObject({
+      class: 'Config',
+      reason: 'NoMatchingHost',
+      message: admission.message,
+    });
+    expect(look(job(), observed({ admission })).status.phase).toBe('Pending');
+  });
+
   it('fails when its time in the queue is over', () => {
     const full = {
       kind: 'waiting',
       reason: 'NoFreeSlot',
       message: '',
+      hosts: ['h'],
       position: 1,
       length: 1,
     } as const;
@@ -195,7 +215,14 @@ describe('a job without a slot', () => {
   });
 
   it('does not wait for a slot while it is suspended: the time counts from when it is resumed', () => {
-    const full = { kind: 'waiting', reason: 'NoFreeSlot', message: '', position: 1, length: 1 } as const;
+    const full = {
+      kind: 'waiting',
+      reason: 'NoFreeSlot',
+      message: '',
+      hosts: ['h'],
+      position: 1,
+      length: 1,
+    } as const;
     const created = job({ queueTimeoutSeconds: 60 });
     const waits = { ...created, status: look(created, observed({ admission: full })).status };
     const suspended = { ...waits, spec: { ...waits.spec, suspend: true } };

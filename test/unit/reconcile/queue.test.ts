@@ -12,7 +12,14 @@ import { worthWriting } from '../../../controller/reconcile/worth-writing.ts';
 import { aJob, seen } from './fixtures.ts';
 
 const created = Date.parse('2026-01-01T00:00:00Z');
-const waiting = { kind: 'waiting', reason: 'NoFreeSlot', message: 'full', position: 1, length: 1 } as const;
+const waiting = {
+  kind: 'waiting',
+  reason: 'NoFreeSlot',
+  message: 'full',
+  hosts: ['h'],
+  position: 1,
+  length: 1,
+} as const;
 const admitted = { kind: 'admitted', host: 'h' } as const;
 
 function planned(
