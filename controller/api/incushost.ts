@@ -114,12 +114,12 @@ export const IncusHostSpec = z.strictObject({
         .max(100000)
         .optional()
         .describe(
-          'CPUs for all instances together, and the most that one may ask for. The default is to share them: one instance may ask for as many as the machine has, and all together for more.',
+          'CPUs for all instances together, and the most that one may ask for. The default is to share them: one instance may ask for as many as the machine has, and at least for the 2 of a job that does not say, and all together for more.',
         ),
       memory: size
         .optional()
         .describe(
-          'Memory for all instances together, such as 64GiB. The default is nine tenths of what the machine has.',
+          'Memory for all instances together, such as 64GiB. The default is nine tenths of what the machine has, and at least the 4GiB of one job that does not say.',
         ),
     })
     .describe(
@@ -245,7 +245,7 @@ export const IncusHostStatus = z.object({
     .optional()
     .meta({ 'x-kubernetes-list-type': 'map', 'x-kubernetes-list-map-keys': ['type'] })
     .describe(
-      `What is known about the host, by the types ${incusHostConditions.join(', ')}. What Incus itself enforces is in Restricted (no mounts beyond allowedSources), RootDiskEnforced (no root disk beyond its size) and Isolated (no way from guests to each other, the host and private networks).`,
+      `What is known about the host, by the types ${incusHostConditions.join(', ')}. What Incus itself enforces is in Restricted (no mounts beyond allowedSources), RootDiskEnforced (no root disk beyond its size) and Isolated (no way from guests to each other, private networks and the addresses of the host that the ACLs name, nor to guests from elsewhere).`,
     ),
 });
 export type IncusHostStatus = z.infer<typeof IncusHostStatus>;

@@ -7,12 +7,17 @@ import type { HostFacts } from './host-facts.ts';
 /** The part of a machine's memory that instances may take together where the IncusHost does not say; the rest is the host's. */
 const memoryShare = 0.9;
 
-/** The size that a job asks for which does not say: no pool is too small for it, as root disks are limits, not reservations. */
-const defaultRootDiskBytes = bytesOf(InstanceSpec.shape.rootDisk.parse(undefined));
+/** The size of a job that does not say one. No machine and no pool is too small for it. */
+const usual = {
+  cpu: InstanceSpec.shape.cpu.parse(undefined),
+  memoryBytes: bytesOf(InstanceSpec.shape.memory.parse(undefined)),
+  rootDiskBytes: bytesOf(InstanceSpec.shape.rootDisk.parse(undefined)),
+};
 
 /**
  * How much jobs may take of a host: what its spec says, otherwise what the machine has. CPUs that the spec does not
- * count are shared, as Incus does: an instance may have as many as the machine, and all together more.
+ * count are shared, as Incus does: an instance may have as many as the machine, and all together more. All of these are
+ * limits, not reservations: where the spec says nothing, one job of the default size always has room on an empty host.
  *
  * @param facts undefined while the host has not said what it has; then nothing is counted that the spec does not say.
  */
@@ -22,14 +27,16 @@ export function hostSize(
 ): Pick<Offer, 'capacity' | 'largest'> {
   const { cpu, memory } = machineOf(facts);
   const memoryBytes =
-    capacity.memory === undefined ? Math.floor(memory * memoryShare) : bytesOf(capacity.memory);
+    capacity.memory === undefined
+      ? Math.max(Math.floor(memory * memoryShare), usual.memoryBytes)
+      : bytesOf(capacity.memory);
   const poolBytes = facts?.poolBytes[storagePool] ?? Infinity;
   return {
     capacity: { instances: capacity.instances, cpu: capacity.cpu ?? Infinity, memoryBytes },
     largest: {
-      cpu: capacity.cpu ?? cpu,
+      cpu: capacity.cpu ?? Math.max(cpu, usual.cpu),
       memoryBytes,
-      rootDiskBytes: Math.max(poolBytes, defaultRootDiskBytes),
+      rootDiskBytes: Math.max(poolBytes, usual.rootDiskBytes),
     },
   };
 }

@@ -36,6 +36,18 @@ describe('how much jobs may take of a host', () => {
     expect(size({}, { machine: none, poolBytes: {} })).toEqual(unknown);
   });
 
+  it('has room for one job of the default size on any machine, where the spec does not say otherwise', () => {
+    const tiny = { machine: { told: { cpu: { total: 1 }, memory: { total: GiB } } }, poolBytes: {} };
+    expect(size({}, tiny)).toEqual({
+      capacity: { instances: 4, cpu: Infinity, memoryBytes: 4 * GiB },
+      largest: { cpu: 2, memoryBytes: 4 * GiB, rootDiskBytes: Infinity },
+    });
+    expect(size({ cpu: 1, memory: '1GiB' }, tiny)).toMatchObject({
+      capacity: { cpu: 1, memoryBytes: GiB },
+      largest: { cpu: 1, memoryBytes: GiB },
+    });
+  });
+
   it('is by the storage pool that root disks are in, and lets the default size be in any', () => {
     expect(size({}, facts, 'small').largest.rootDiskBytes).toBe(20 * GiB);
     expect(size({}, facts, 'unknown').largest.rootDiskBytes).toBe(Infinity);
