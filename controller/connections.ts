@@ -31,8 +31,9 @@ interface Connection {
 /**
  * The connections of a server, from the first packet on. Nobody knows yet who has opened one: such strangers have a
  * deadline for all that they do, and there are so many of them at most. One more than that ends the oldest of the
- * address that has the most, first one that has not sent a request. So a flood ends its own connections, and who
- * brings a token comes in meanwhile, also from the same address (that of the API server's proxy is the address of many).
+ * address that has the most, first one that has not sent a request, and never the newest. So a flood ends its own
+ * connections, and who brings a token comes in meanwhile, also from the same address (that of the API server's proxy is
+ * the address of many).
  */
 export class Connections {
   readonly #clock: Clock;
@@ -105,16 +106,17 @@ export class Connections {
     connection.cancel = this.#clock.after(milliseconds, () => connection.socket.destroy());
   }
 
-  #makeRoom({ address }: Connection): void {
+  #makeRoom(newest: Connection): void {
+    const { address } = newest;
     const { most, ofAddress } = this.#limits;
     const counts = new Map<string, number>();
     for (const one of this.#strangers) counts.set(one.address, (counts.get(one.address) ?? 0) + 1);
-    if ((counts.get(address) ?? 0) > ofAddress) this.#drop(address);
-    else if (this.#strangers.size > most) this.#drop(fullest(counts));
+    if ((counts.get(address) ?? 0) > ofAddress) this.#drop(address, newest);
+    else if (this.#strangers.size > most) this.#drop(fullest(counts), newest);
   }
 
-  #drop(address: string): void {
-    const there = [...this.#strangers].filter((one) => one.address === address);
+  #drop(address: string, newest: Connection): void {
+    const there = [...this.#strangers].filter((one) => one.address === address && one !== newest);
     const one = there.find(({ state }) => state === 'idle') ?? there[0];
     if (!one) return;
     // At once, not when its end is told: the next one may come before that.
