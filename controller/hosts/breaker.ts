@@ -1,4 +1,4 @@
-/** Creations that fail in a row before no more are tried for a while. */
+/** Creations of one namespace that fail in a row before no more are tried for a while; for all, those of others beside it. */
 const tolerated = 3;
 /** The first pause; it doubles with every trial that fails. In milliseconds. */
 const firstPause = 15_000;
@@ -73,13 +73,15 @@ const named = 5;
  * fails at once always has the most free slots. After a pause one job is let through; its creation decides.
  *
  * Whether the host or the job is to blame, a failed operation of Incus does not say. So a namespace whose creations
- * fail is kept from the host alone; the host counts as failing for all once those of a second namespace fail too, with
- * no success in between. Pure: the time and the jitter are passed in, in milliseconds and from 0 to 1.
+ * fail is kept from the host alone; the host counts as failing for all once as many of other namespaces than the one that
+ * failed most have failed too, with no success in between. So no number of failures of one namespace makes those of
+ * another count for more. An instance that was made and does not start is its job's own fault (its mounts, its limits),
+ * and says nothing of the host. Pure: the time and the jitter are passed in, in milliseconds and from 0 to 1.
  */
 export class Breaker {
   #host = new Streak();
-  /** Namespaces whose creations have failed since the last that worked, of any namespace. */
-  readonly #failing = new Set<string>();
+  /** By namespace: creations that failed by what may be the host since the last that worked, of any namespace. */
+  readonly #failing = new Map<string, number>();
   /** Namespaces whose own last creation failed. */
   readonly #namespaces = new Map<string, Streak>();
   /** The number of the last trial that each namespace had. */
@@ -96,14 +98,20 @@ export class Breaker {
     return tripped;
   }
 
-  /** Notes that one did not. Returns the milliseconds after which somebody is let through again; 0: nobody is kept out. */
-  failed(namespace: string, why: string, now: number, jitter: number): number {
-    this.#failing.add(namespace);
+  /**
+   * Notes that one did not. Returns the milliseconds after which somebody is let through again; 0: nobody is kept out.
+   *
+   * @param atStart Whether the instance was made, and did not start.
+   */
+  failed(namespace: string, why: string, now: number, jitter: number, atStart = false): number {
+    this.#failing.set(namespace, (this.#failing.get(namespace) ?? 0) + Number(!atStart));
     const own = this.#namespaces.get(namespace) ?? new Streak();
     this.#namespaces.set(namespace, own);
     const ownPause = own.failed(why, own.failures + 1 >= tolerated, now, jitter);
-    const isHosts = this.#failing.size > 1 && this.#host.failures + 1 >= tolerated;
-    return Math.max(ownPause, this.#host.failed(why, isHosts, now, jitter));
+    if (atStart) return ownPause;
+    const counts = [...this.#failing.values()];
+    const besideTheWorst = counts.reduce((sum, count) => sum + count, 0) - Math.max(...counts);
+    return Math.max(ownPause, this.#host.failed(why, besideTheWorst >= tolerated, now, jitter));
   }
 
   /** Notes that a job was given to the host, for an instance of this name. Returns the pause as {@link failed} does. */

@@ -125,7 +125,9 @@ export class HostPool {
     const { namespace } = command.wanted;
     if (outcome.kind === 'done') this.#scheduler.created(name, namespace, undefined);
     // What was lost on the way says nothing of Incus, and what was refused is wrong with the job.
-    if (outcome.kind === 'failed') this.#scheduler.created(name, namespace, outcome.message);
+    if (outcome.kind === 'failed') {
+      this.#scheduler.created(name, namespace, outcome.message, outcome.reason === 'StartFailed');
+    }
     return outcome;
   }
 

@@ -130,14 +130,18 @@ export class Scheduler {
     if (!this.#ledger.get(instance)) this.assign();
   }
 
-  /** Notes how the creation of an instance ended. */
-  created(host: string, namespace: string, failure: string | undefined): void {
+  /**
+   * Notes how the creation of an instance ended.
+   *
+   * @param atStart Whether it failed when the instance was made, and did not start.
+   */
+  created(host: string, namespace: string, failure: string | undefined, atStart = false): void {
     const breaker = this.#breakerOf(host);
     if (failure === undefined) {
       if (breaker.succeeded(namespace)) this.#refusalChanged(host);
       return;
     }
-    const pause = breaker.failed(namespace, failure, this.#options.clock.now(), Math.random());
+    const pause = breaker.failed(namespace, failure, this.#options.clock.now(), Math.random(), atStart);
     if (pause === 0) return;
     this.#refusalChanged(host);
     this.#afterPause(host, pause);

@@ -5,10 +5,10 @@ const now = Date.parse('2026-01-01T00:00:00Z');
 const fails = (breaker: Breaker, namespace: string, why = '', at = now) =>
   breaker.failed(namespace, why, at, 1);
 
-/** One that has just been tripped by two namespaces, without jitter: its pause is 15 s. */
+/** One that has just been tripped by three namespaces, without jitter: its pause is 15 s. */
 function tripped(): Breaker {
   const breaker = new Breaker();
-  for (const namespace of ['a', 'b']) fails(breaker, namespace);
+  for (const namespace of ['a', 'b', 'e', 'a']) fails(breaker, namespace);
   fails(breaker, 'b', 'the pool is full');
   return breaker;
 }
@@ -23,12 +23,12 @@ describe('the breaker of a host', () => {
     }
   });
 
-  it('keeps jobs away after the third, for a while, and says why', () => {
+  it('keeps jobs away once three fail beside those of the namespace that failed most, for a while, and says why', () => {
     const breaker = tripped();
     expect(breaker.state(now + 14_999)).toBe('closed');
     expect(breaker.refusal(now + 14_999)).toEqual({
       all: true,
-      message: 'creating instances failed 3 times in a row: the pool is full',
+      message: 'creating instances failed 5 times in a row: the pool is full',
     });
     expect([breaker.state(now + 15_000), breaker.refusal(now + 15_000)]).toEqual(['trial', undefined]);
   });
@@ -105,6 +105,49 @@ describe('a namespace whose creations fail, where others do not try', () => {
       breaker.succeeded('b');
       expect(breaker.state(now)).toBe('open');
     }
+  });
+});
+
+describe('a second namespace whose creations fail', () => {
+  it('closes the host to all no sooner because another failed so often before', () => {
+    const breaker = new Breaker();
+    for (let failures = 0; failures < 20; failures += 1) fails(breaker, 'attacker');
+    for (let failures = 0; failures < 2; failures += 1) fails(breaker, 'b');
+    expect([breaker.state(now), breaker.stateFor('b', now)]).toEqual(['open', 'open']);
+    fails(breaker, 'b');
+    expect(breaker.state(now)).toBe('closed');
+  });
+
+  it('closes it soon where every creation fails, however they are spread', () => {
+    const failuresOf = (namespaces: number) => {
+      const breaker = new Breaker();
+      let failures = 0;
+      while (breaker.state(now) === 'open') fails(breaker, `n${failures++ % namespaces}`);
+      return failures;
+    };
+    expect([2, 3, 4, 9].map(failuresOf)).toEqual([6, 5, 4, 4]);
+  });
+});
+
+describe('instances that were made and did not start', () => {
+  const doesNotStart = (breaker: Breaker, namespace: string) => breaker.failed(namespace, '', now, 1, true);
+
+  it('count against their namespace and not against the host', () => {
+    const breaker = new Breaker();
+    for (let round = 0; round < 5; round += 1)
+      for (const name of ['a', 'b', 'c']) doesNotStart(breaker, name);
+    expect([breaker.state(now), breaker.stateFor('a', now), breaker.stateFor('d', now)]).toEqual([
+      ...['open', 'closed', 'open'],
+    ]);
+  });
+
+  it('decide no trial, and put their namespace behind those that did not fail', () => {
+    const breaker = tripped();
+    breaker.given('c', 'i', now + 15_000, 1);
+    doesNotStart(breaker, 'c');
+    expect([breaker.state(now + 15_001), breaker.turnOf('c')[0]]).toEqual(['closed', 1]);
+    breaker.released('c', 'i');
+    expect(breaker.state(now + 15_001)).toBe('trial');
   });
 });
 

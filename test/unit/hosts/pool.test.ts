@@ -444,11 +444,11 @@ describe('a host that fails to create instances', () => {
     expect(ask('both', { avoid: ['bad', 'good'] })).toEqual({ kind: 'admitted', host: 'bad' });
   });
 
-  it('is given no jobs after failures of two namespaces, then one, and all again when that works', async () => {
-    for (const namespace of ['ci', 'ci', 'other']) await create('bad', namespace);
+  it('is given no jobs after failures of several namespaces, then one, and all again when that works', async () => {
+    for (const namespace of ['ci', 'other', 'third', 'ci', 'other']) await create('bad', namespace);
     expect(pool.refusalOf('bad')).toEqual({
       all: true,
-      message: 'creating instances failed 3 times in a row: no space left on device',
+      message: 'creating instances failed 5 times in a row: no space left on device',
     });
     expect([ask('a'), ask('b')]).toEqual([
       { kind: 'admitted', host: 'good' },
@@ -477,11 +477,18 @@ describe('a host that fails to create instances', () => {
     for (const key of ['d', 'e', 'f', 'g']) expect(ask(key)).toEqual({ kind: 'admitted', host: 'bad' });
   });
 
+  it("is not blamed for instances that were made and did not start, which is their jobs' fault", async () => {
+    hostOf('bad').outcome = { kind: 'failed', reason: 'StartFailed', message: 'no such directory' };
+    for (let round = 0; round < 3; round += 1) for (const name of ['a', 'b', 'e']) await create('bad', name);
+    expect(pool.refusalOf('bad')).toMatchObject({ all: false });
+    expect(ask('c')).toEqual({ kind: 'admitted', host: 'bad' });
+  });
+
   it('is closed in words of our own to those who wait; those of Incus are for the IncusHost', async () => {
     const secret = 'the pool of team-a at /srv/secret is full';
     hostOf('bad').outcome = { kind: 'failed', message: secret };
     await pool.remove('good');
-    for (const namespace of ['a', 'a', 'b']) await create('bad', namespace);
+    for (const namespace of ['a', 'b', 'e', 'a', 'b']) await create('bad', namespace);
     expect(ask('c')).toMatchObject({
       reason: 'HostUnschedulable',
       message: 'bad takes no new jobs: creating instances fails there at the moment (see the IncusHost)',

@@ -246,7 +246,7 @@ describe('a host that fails for jobs of several namespaces', () => {
 
   it('is tried by the oldest job of a namespace that did not fail, whatever the priority of others', () => {
     bench.hosts = [host('h', 9)];
-    for (const namespace of ['a', 'a', 'b']) fail(namespace);
+    for (const namespace of ['a', 'b', 'e', 'a', 'b']) fail(namespace);
     bench.ask('a/urgent', { priority: 1_000_000 });
     bench.ask('c/urgent', { priority: 9, createdAt: 2 });
     bench.ask('c/old', { createdAt: 1 });
@@ -260,7 +260,7 @@ describe('a host that fails for jobs of several namespaces', () => {
 
   it('is tried again at once, by the next namespace, when the trial ends without an instance', () => {
     bench.hosts = [host('h', 9)];
-    for (const namespace of ['a', 'a', 'b']) fail(namespace);
+    for (const namespace of ['a', 'b', 'e', 'a', 'b']) fail(namespace);
     for (const key of ['a/1', 'a/2', 'b/1']) bench.ask(key, { priority: key === 'a/2' ? 1_000_000 : 0 });
     bench.clock.advance(15_000);
     expect([...bench.holders.keys()]).toEqual(['a/1']);
