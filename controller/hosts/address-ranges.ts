@@ -37,8 +37,13 @@ export function without(
   );
 }
 
+/** Whether two ranges have an address in common. */
+export function overlap(one: AddressRange, other: AddressRange): boolean {
+  return one.family === other.family && one.from <= other.to && other.from <= one.to;
+}
+
 function minus(range: AddressRange, other: AddressRange): AddressRange[] {
-  if (range.family !== other.family || other.to < range.from || other.from > range.to) return [range];
+  if (!overlap(range, other)) return [range];
   return [
     ...(other.from > range.from ? [{ ...range, to: other.from - 1n }] : []),
     ...(other.to < range.to ? [{ ...range, from: other.to + 1n }] : []),

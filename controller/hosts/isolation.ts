@@ -2,7 +2,7 @@ import type { ConditionClaim } from '../api/conditions.ts';
 import type { IncusHostSpec } from '../api/incushost.ts';
 import type { Device } from '../incus/commands.ts';
 import type { Network, NetworkAcl, NetworkAclRule } from '../incus/schemas.ts';
-import { rangeOf, without, type AddressRange } from './address-ranges.ts';
+import { overlap, rangeOf, without, type AddressRange } from './address-ranges.ts';
 import { matches } from './grants.ts';
 import type { HostFacts } from './host-facts.ts';
 
@@ -64,7 +64,7 @@ export function isolation(
     status: 'True',
     reason: 'Isolated',
     message:
-      `guests reach neither each other nor the host nor private networks by their network cards${but}`.slice(
+      `guests reach neither each other, nor the host at the addresses that the ACLs name (those of the last run of isolate-network.sh), nor private networks by their network cards${but}`.slice(
         0,
         1024,
       ),
@@ -121,12 +121,35 @@ function faultOf(card: Card, networks: readonly Network[], acls: readonly Networ
     };
   }
   const { open } = egressOf(network, acls);
-  return open === undefined
+  if (open !== undefined) {
+    return {
+      reason: 'EgressNotRestricted',
+      message: `network ${network.name} lets guests reach ${open} (security.acls)`,
+    };
+  }
+  const comer = ingressOf(network, acls);
+  return comer === undefined
     ? undefined
     : {
-        reason: 'EgressNotRestricted',
-        message: `network ${network.name} lets guests reach ${open} (security.acls)`,
+        reason: 'IngressNotRestricted',
+        message: `network ${network.name} lets ${comer} reach guests (security.acls)`,
       };
+}
+
+/** The ACLs that a network names and that are there. */
+function aclsOf({ config }: Network, acls: readonly NetworkAcl[]): readonly NetworkAcl[] {
+  const names = (config['security.acls'] ?? '').split(',').map((name) => name.trim());
+  return acls.filter(({ name }) => names.includes(name));
+}
+
+/** Whoever a network with ACLs lets come to guests; undefined when nobody. Answers to guests do not count. */
+function ingressOf(network: Network, acls: readonly NetworkAcl[]): string | undefined {
+  // As for egress: Incus refuses what no rule is about, unless the network says otherwise.
+  if (network.config['security.acls.default.ingress.action'] === 'allow') return 'anybody';
+  const allowing = aclsOf(network, acls)
+    .flatMap(({ ingress }) => ingress)
+    .find(({ state, action }) => state !== 'disabled' && action.startsWith('allow'));
+  return allowing && (allowing.source || 'anybody');
 }
 
 /** What a network lets guests reach that it should not, and what of private networks its ACLs allow by name. */
@@ -135,8 +158,7 @@ function egressOf(
   acls: readonly NetworkAcl[],
 ): { open?: string; named: readonly string[] } {
   const config = network?.config ?? {};
-  const names = (config['security.acls'] ?? '').split(',').map((name) => name.trim());
-  const applied = acls.filter(({ name }) => names.includes(name));
+  const applied = network ? aclsOf(network, acls) : [];
   const rules = applied.flatMap(({ egress }) => egress).filter(({ state }) => state !== 'disabled');
   if (!network?.managed || applied.length === 0) return { open: 'everything', named: [] };
   const refused = rules.filter(({ action }) => action !== 'allow').flatMap(whollyRefused);
@@ -145,18 +167,16 @@ function egressOf(
   const rest = config['security.acls.default.egress.action'] ?? 'reject';
   const allowed =
     rest === 'allow' ? everything : allowing.flatMap(({ destination }) => destinationsOf(destination));
-  const own = [config['ipv4.address'], config['ipv6.address']].flatMap(
-    (address) => rangeOf(address?.split('/')[0] ?? '') ?? [],
-  );
+  // The whole subnet: what keeps guests apart on the bridge does not see what comes back to it through the host.
+  const own = [config['ipv4.address'], config['ipv6.address']].flatMap((net) => rangeOf(net ?? '') ?? []);
   const guarded = privateNetworks.flatMap((text) => rangeOf(text) ?? []);
   const open = privateNetworks.find((_, index) => {
     const left = without(guarded.slice(index, index + 1), refused);
     return left.length > 0 && without(left, allowed).length === 0;
   });
   if (open !== undefined) return { open, named: [] };
-  const ownOpen = without(own, refused);
-  if (ownOpen.length > 0 && without(ownOpen, allowed).length < ownOpen.length) {
-    return { open: "the host's own address on it", named: [] };
+  if (without(own, refused).some((range) => allowed.some((other) => overlap(range, other)))) {
+    return { open: "its own addresses, the host's among them", named: [] };
   }
   const named = allowing
     .flatMap(({ destination }) => destination.split(','))

@@ -97,12 +97,14 @@ export const NetworkAclRule = z.object({
   destination_port: z.string().default(''),
 });
 export type NetworkAclRule = z.infer<typeof NetworkAclRule>;
+const NetworkAclRules = z
+  .array(NetworkAclRule)
+  .nullish()
+  .transform((rules) => rules ?? []);
 export const NetworkAcl = z.object({
   name: z.string(),
-  egress: z
-    .array(NetworkAclRule)
-    .nullish()
-    .transform((rules) => rules ?? []),
+  egress: NetworkAclRules,
+  ingress: NetworkAclRules,
 });
 export type NetworkAcl = z.infer<typeof NetworkAcl>;
 

@@ -93,6 +93,8 @@ internet=1.0.0.0-9.255.255.255,11.0.0.0-100.63.255.255,100.128.0.0-126.255.255.2
 internet+=,169.255.0.0-172.15.255.255,172.32.0.0-191.255.255.255,192.0.1.0-192.167.255.255,192.169.0.0-198.17.255.255
 internet+=,198.20.0.0-223.255.255.255,2000::/3
 command -v ip >/dev/null || die 'ip is missing: apt-get install iproute2'
+# Through the host, guests of a public subnet would reach each other.
+subnet=$(ip -o address show scope global dev "$network" | awk '{ print $4 }' | sort -u | paste -sd,)
 own=$(ip -o address show scope global | awk '{ sub("/.*", "", $4); print $4 }' | sort -u | paste -sd,)
 draft=$(mktemp)
 trap 'rm -f "$draft"' EXIT
@@ -100,6 +102,7 @@ rule() { printf -- '- action: %s\n  destination: %s\n  description: %s\n  state:
 {
   printf 'name: %s\ndescription: guests of the project %s\negress:\n' "$rules" "$project"
   rule reject "${own:+$own,}2001::/32,2002::/16" 'this host, and tunnels'
+  [ -z "$subnet" ] || rule reject "$subnet" 'the network of these guests'
   rule allow "$internet" 'the internet'
   for addresses in "${allowed[@]}"; do rule allow "$addresses" 'by --allow-egress'; done
   printf 'ingress: []\nconfig: {}\n'

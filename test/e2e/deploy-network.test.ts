@@ -189,6 +189,7 @@ describe('guests on a bridge that isolate-network.sh made', () => {
       [[...device, 'security.port_isolation=false'], 'PortIsolationMissing'],
       [[...device, 'security.mac_filtering=false'], 'FilteringMissing'],
       [['network', 'set', 'jobs0', 'security.acls.default.egress.action=allow'], 'EgressNotRestricted'],
+      [['network', 'set', 'jobs0', 'security.acls.default.ingress.action=allow'], 'IngressNotRestricted'],
       [['network', 'unset', 'jobs0', 'security.acls'], 'EgressNotRestricted'],
     ] as const) {
       await incus.incusOk(args);
@@ -229,6 +230,14 @@ describe('guests on a bridge that was there before, with IPv6', () => {
     expect(await isolate('--project', 'other', '--network', 'six0', '--undo')).toMatchObject({ code: 0 });
     // It was not made here, so it stays.
     expect(await incus.incusOk(['network', 'get', 'six0', 'ipv6.address'])).toBe('fd88::1/64\n');
+  });
+
+  test('reach none of its addresses, where these are public', async () => {
+    await incus.incusOk(['network', 'create', 'pub0', 'ipv4.address=198.51.100.1/24', 'ipv6.address=none']);
+    const made = await isolate('--project', 'other', '--network', 'pub0');
+    expect(made, made.stderr).toMatchObject({ code: 0 });
+    expect(await condition('other')).toContain('True Isolated');
+    expect(await isolate('--project', 'other', '--network', 'pub0', '--undo')).toMatchObject({ code: 0 });
   });
 
   /** Gives a guest the address that Incus expects of its hardware, and waits until no other can have it. */

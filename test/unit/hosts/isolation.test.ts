@@ -18,7 +18,7 @@ const bridge = (config: Record<string, string> = {}, more: object = {}) =>
     config: { 'ipv4.address': '10.77.0.1/24', 'ipv6.address': 'none', 'security.acls': 'jobs', ...config },
     ...more,
   });
-const acl = (...egress: object[]) => NetworkAcl.parse({ name: 'jobs', egress });
+const acl = (egress: object[], ingress: object[]) => NetworkAcl.parse({ name: 'jobs', egress, ingress });
 const internet = {
   action: 'allow',
   destination:
@@ -35,14 +35,21 @@ interface Host {
   profiles?: Profile[];
   network?: Network;
   egress?: object[];
+  ingress?: object[];
 }
-function ask({ allowedProfiles = ['default'], profiles, network = bridge(), egress = [internet] }: Host) {
+function ask({
+  allowedProfiles = ['default'],
+  profiles,
+  network = bridge(),
+  egress = [internet],
+  ingress = [],
+}: Host) {
   return isolation(
     { allowedProfiles },
     {
       profiles: { told: profiles ?? [profile('default', { root, eth0: card })] },
       networks: { told: [network] },
-      acls: { told: [acl(...egress)] },
+      acls: { told: [acl(egress, ingress)] },
     },
   );
 }
@@ -150,16 +157,42 @@ describe('what guests reach', () => {
       refuseEach.map((rule) => ({ ...rule, protocol: 'tcp' })),
       '10.0.0.0/8',
     ],
+    ["the host's own public address", { 'ipv4.address': '203.0.113.1/24' }, [internet], 'its own addresses'],
     [
-      "the host's own public address",
+      'an address of its public subnet that is not the gateway',
       { 'ipv4.address': '203.0.113.1/24' },
-      [internet],
-      "the host's own address",
+      [{ action: 'reject', destination: '203.0.113.1' }, internet],
+      'its own addresses',
+    ],
+    [
+      'a part of its subnet',
+      {},
+      [
+        { action: 'reject', destination: '10.77.0.1' },
+        { action: 'allow', destination: '10.77.0.64/26' },
+      ],
+      'its own addresses',
+    ],
+    [
+      'an address of its public subnet of IPv6 that is not the gateway',
+      { 'ipv6.address': '2001:db8:1::1/64' },
+      [{ action: 'reject', destination: '2001:db8:1::1' }, internet],
+      'its own addresses',
     ],
   ])('by %s', (_, config, egress, open) => {
     const { status, reason, message } = ask({ network: bridge(config), egress });
     expect({ status, reason }).toEqual({ status: 'False', reason: 'EgressNotRestricted' });
     expect(message).toContain(`network jobs0 lets guests reach ${open}`);
+  });
+
+  test('is not their public subnet where all of it is refused', () => {
+    const network = bridge({ 'ipv4.address': '203.0.113.1/24' });
+    const subnet = { action: 'reject', destination: '203.0.113.1/24' };
+    expect(answer({ network, egress: [subnet, internet] })).toBe('True Isolated');
+  });
+
+  test('is of the host what was known of it, and the message says so', () => {
+    expect(ask({}).message).toContain('the last run of isolate-network.sh');
   });
 
   test('is nothing by an ACL without rules', () => {
@@ -183,6 +216,27 @@ describe('what guests reach', () => {
       ...{ status: 'True', reason: 'Isolated' },
       message: expect.stringMatching(/, but for 10\.1\.2\.0\/24, fd00::5$/) as string,
     });
+  });
+});
+
+describe('who reaches guests', () => {
+  const allow = { action: 'allow', source: '192.0.2.0/24' };
+
+  test.each<[string, Record<string, string>, object[], string]>([
+    ['anybody, by default', { 'security.acls.default.ingress.action': 'allow' }, [], 'anybody'],
+    ['anybody, by a rule', {}, [{ action: 'allow', protocol: 'tcp' }], 'anybody'],
+    ['whom a rule names', {}, [{ action: 'drop', source: '@internal' }, allow], '192.0.2.0/24'],
+    ['whom a rule without state names', {}, [{ ...allow, action: 'allow-stateless' }], '192.0.2.0/24'],
+  ])('is %s', (_, config, ingress, comer) => {
+    const { status, reason, message } = ask({ network: bridge(config), ingress });
+    expect({ status, reason }).toEqual({ status: 'False', reason: 'IngressNotRestricted' });
+    expect(message).toContain(`network jobs0 lets ${comer} reach guests`);
+  });
+
+  test('is nobody by rules that refuse or are switched off', () => {
+    const ingress = [{ action: 'reject' }, { ...allow, state: 'disabled' }];
+    const network = bridge({ 'security.acls.default.ingress.action': 'drop' });
+    expect(answer({ network, ingress })).toBe('True Isolated');
   });
 });
 
