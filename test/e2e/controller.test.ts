@@ -231,8 +231,8 @@ describe('a controller that is killed and started again', () => {
     await cluster.controller.daemon.kill9();
     const { incus, project } = bench.host;
     await eventually(
-      () => incus.exec(project, instance, ['cat', '/artifacts/result.json']),
-      ({ stdout }) => stdout.includes('exit_code'),
+      () => incus.readFile(project, instance, '/artifacts/result.json'),
+      (text) => text.includes('exit_code'),
       'a command has ended while nobody looked',
       30,
     );

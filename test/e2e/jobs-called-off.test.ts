@@ -54,8 +54,8 @@ async function speaking(name: string, host: HostName): Promise<CiJob> {
   const { incus, project } = hostOf(host);
   const instance = job.status?.instance?.name ?? '';
   await eventually(
-    () => incus.exec(project, instance, ['cat', '/artifacts/guest.log']),
-    ({ stdout }) => stdout.includes('here'),
+    () => incus.readFile(project, instance, '/artifacts/guest.log'),
+    (text) => text.includes('here'),
     `${name} speaks`,
     30,
   );

@@ -214,8 +214,8 @@ test('a job that ends while its host is away ends right when the host is back', 
   const { incus, project } = bench.hosts[4]!;
   const name = (await cluster.job('away')).status?.instance?.name ?? '';
   await eventually(
-    () => incus.exec(project, name, ['cat', '/artifacts/result.json']),
-    ({ stdout }) => stdout.includes('exit_code'),
+    () => incus.readFile(project, name, '/artifacts/result.json'),
+    (text) => text.includes('exit_code'),
     'the command has ended',
     30,
   );

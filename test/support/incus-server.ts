@@ -84,6 +84,14 @@ export class IncusServer {
     return { stdout, stderr, code, signal: null };
   }
 
+  /**
+   * What a regular file of an instance holds; an error of Incus's where there is none. Takes no process in the guest: to
+   * start one fails now and then on a busy machine ("Failed to retrieve PID of executing child process", 6.0.4).
+   */
+  readFile(project: string, instance: string, path: string): Promise<string> {
+    return this.#request('GET', `/1.0/instances/${instance}/files?project=${project}&path=${path}`);
+  }
+
   /** As `exec`, but an exit code other than 0 is a CommandError. Returns what the command printed. */
   async execOk(project: string, instance: string, command: readonly string[]): Promise<string> {
     const result = await this.exec(project, instance, command);
