@@ -60,7 +60,12 @@ in
 
   config = {
     # What the controller and this runner agree on; docs/guest-contract.md has the versions.
-    environment.etc."pikaci/guest-contract".text = builtins.readFile ./guest-contract;
+    # With a mode it is a regular file, not a link into the store: the controller reads it from outside, where Incus
+    # follows no link.
+    environment.etc."pikaci/guest-contract" = {
+      text = builtins.readFile ./guest-contract;
+      mode = "0644";
+    };
     # "1": docs/guest-contract.md says what that promises. The runner refuses payloads that need another.
     environment.etc."pikaci/guest-interface".text = builtins.readFile ./guest-interface;
 

@@ -100,7 +100,13 @@ describe('the guest image', () => {
       groups: { users: { gid: 100 } },
     });
     expect(await evaluated('m.config.environment.etc."pikaci/guest-interface".text')).toBe('1\n');
-    expect(await evaluated('m.config.environment.etc."pikaci/guest-contract".text')).toBe('2\n');
+  });
+
+  test('states its contract in a regular file, as a link is not followed from outside the guest', async () => {
+    expect(await evaluated('m.config.environment.etc."pikaci/guest-contract"')).toEqual({
+      text: '2\n',
+      mode: '0644',
+    });
   });
 
   test('is a machine for Incus that waits for nothing and says when it is ready', async () => {
