@@ -2,6 +2,7 @@ import * as z from 'zod';
 import { CiJobStatus } from './cijob-status.ts';
 import { apiVersion, ObjectMeta } from './meta.ts';
 import { guestPath, mountPath, mountRoots, wellKnownMountPaths } from './mounts.ts';
+import { atAdmission } from './stored.ts';
 import { absolutePath, dnsLabel, glob, matchLabels, objectName, secretKey, size, text } from './text.ts';
 
 /** A field that keeps the value it was created with. */
@@ -20,7 +21,7 @@ export const EnvVar = z
       .min(1)
       .max(256)
       .regex(/^[A-Za-z_][A-Za-z0-9_]*$/, 'must be a name a shell can export')
-      .refine((name) => !reservedNames.test(name), reservedMessage)
+      .refine((name) => !reservedNames.test(name), { error: reservedMessage, ...atAdmission })
       .meta({
         'x-kubernetes-validations': [
           { rule: `!self.matches('${reservedNames.source}')`, message: reservedMessage },

@@ -1,3 +1,4 @@
+import { atAdmission } from './stored.ts';
 import { absolutePath, absolutePathRules, isInside } from './text.ts';
 
 /** Guest paths of the mounts that every image knows (docs/guest-contract.md). */
@@ -34,7 +35,7 @@ export const mountPath = absolutePath
   .refine(
     (path) =>
       !parentsOfReserved.includes(path) && !reservedGuestPaths.some((reserved) => isInside(path, reserved)),
-    reservedMessage,
+    { error: reservedMessage, ...atAdmission },
   )
   .meta({
     'x-kubernetes-validations': [

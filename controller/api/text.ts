@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { atAdmission } from './stored.ts';
 
 /*
  * Bounded strings, the bricks of both resources. Every pattern here is read twice, by JavaScript and by the API
@@ -103,6 +104,9 @@ export const glob = bounded(256, 1)
     'x-kubernetes-validations': [{ rule: "!self.matches('(^|/)[.][.](/|$)')", message: parentMessage }],
   });
 
+const boundedSize = /^([1-9][0-9]{0,8}(MiB|MB)|[1-9][0-9]{0,5}(GiB|GB)|[1-9][0-9]{0,2}(TiB|TB))$/;
+const sizeMessage = 'must be a size such as 512MiB or 4GiB, at most 999TiB';
+
 /**
  * A size as Incus writes it: `4GiB`, `512MiB`
  * (https://linuxcontainers.org/incus/docs/main/reference/instance_units/). It is less than a thousand TiB: Incus counts
@@ -111,10 +115,9 @@ export const glob = bounded(256, 1)
 export const size = z
   .string()
   .max(16)
-  .regex(
-    /^([1-9][0-9]{0,8}(MiB|MB)|[1-9][0-9]{0,5}(GiB|GB)|[1-9][0-9]{0,2}(TiB|TB))$/,
-    'must be a size such as 512MiB or 4GiB, at most 999TiB',
-  );
+  .regex(/^[1-9][0-9]{0,8}[MGT]i?B$/, { error: sizeMessage, abort: true })
+  .refine((value) => boundedSize.test(value), { error: sizeMessage, ...atAdmission })
+  .meta({ pattern: boundedSize.source });
 
 const labelKey = /^([a-z0-9][-.a-z0-9]{0,251}[/])?[A-Za-z0-9]([-._A-Za-z0-9]{0,61}[A-Za-z0-9])?$/;
 const labelKeyMessage = 'keys must be label keys such as "arch" or "example.org/arch"';

@@ -2,10 +2,16 @@ import * as z from 'zod';
 import { CiJob } from '../api/cijob.ts';
 import { IncusHost } from '../api/incushost.ts';
 import { group, version } from '../api/meta.ts';
+import { stored } from '../api/stored.ts';
 import type { Resource } from './resource.ts';
 
-export const cijobs: Resource<CiJob> = { group, version, plural: 'cijobs', schema: CiJob };
-export const incushosts: Resource<IncusHost> = { group, version, plural: 'incushosts', schema: IncusHost };
+export const cijobs: Resource<CiJob> = { group, version, plural: 'cijobs', schema: stored(CiJob) };
+export const incushosts: Resource<IncusHost> = {
+  group,
+  version,
+  plural: 'incushosts',
+  schema: stored(IncusHost),
+};
 
 const Namespace = z.object({
   metadata: z.object({

@@ -7,6 +7,7 @@ import { createCommand, launchCommand, resolveCommand, runnerPath } from './desi
 import { instanceName } from './names.ts';
 import type { HostView, Observed, Patience, Problem } from './observed.ts';
 import { leaseEnd, parseRunOwner } from './run-owner.ts';
+import { specFault } from './spec-fault.ts';
 import { calledOff, isOwn, yes, type Step } from './step.ts';
 import { config, infrastructure, verdictOf, type FailedVerdict, type Verdict } from './verdict.ts';
 
@@ -84,6 +85,8 @@ function provision(
       return again(job, observed, now, { verb: 'read', instance: nameOf(job) }, 'InstanceGone');
     return { verdict: infrastructure('InstanceGone', `the instance vanished from ${where(job)}`) };
   }
+  const fault = specFault(job);
+  if (fault) return { verdict: fault };
   const next: Command = memory.resolved
     ? createCommand(job, attemptOf(job), memory.resolved, {
         controllerId: observed.controllerId,

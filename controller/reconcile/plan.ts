@@ -6,6 +6,7 @@ import { planAttempt } from './attempt.ts';
 import { cleanUp } from './clean-up.ts';
 import type { Observed, Patience } from './observed.ts';
 import { planQueue } from './queue.ts';
+import { specFault } from './spec-fault.ts';
 import { statusAfter, statusWhileCleaning } from './status.ts';
 import { calledOff, hasFinalizer, isFinished, type Step } from './step.ts';
 
@@ -84,7 +85,8 @@ function stepOf(job: CiJob, observed: Observed, now: number, patience: Patience)
       },
     };
   }
-  return planQueue(job, observed, now, patience);
+  const fault = specFault(job);
+  return fault ? { verdict: fault } : planQueue(job, observed, now, patience);
 }
 
 function earliest(...times: (number | undefined)[]): number | undefined {

@@ -2,8 +2,11 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ciJobResource, customResourceDefinition } from '../../controller/api/crd.ts';
 import { ManifestError, parseManifests } from '../../controller/api/manifest.ts';
+import { instanceCleanupFinalizer } from '../../controller/api/meta.ts';
 import { generatedName, nameEnds } from '../../controller/api/object-name.ts';
+import { cijobs } from '../../controller/kube/resources.ts';
 import { ControlPlane } from '../support/control-plane.ts';
 import { badManifests, goodHost, goodJob } from '../unit/api/bad-manifests.ts';
 import { manifests } from '../unit/api/random-manifests.ts';
@@ -246,6 +249,51 @@ describe('a CiJob once created', () => {
     expect(await plane.kubectlOk(['get', 'cijobs', ...selected.slice(2)])).toBe(
       'cijob.ci.pikaci.dev/created\n',
     );
+  });
+});
+
+describe('a CiJob that was admitted before a rule of today', () => {
+  const wants = {
+    env: [{ name: 'UID', value: '7' }],
+    mounts: [{ name: 'm', source: '/a', path: '/etc/m' }],
+  };
+  const old = {
+    ...goodJob(wants, { memory: '1000TiB' }),
+    metadata: { name: 'old', finalizers: [instanceCleanupFinalizer] },
+  };
+  const crd = customResourceDefinition(ciJobResource);
+  /** The definition without its rules on the values of the old job. */
+  const before = () =>
+    JSON.stringify(crd, (key, value: unknown) =>
+      key === 'x-kubernetes-validations' || key === 'pattern' ? undefined : value,
+    );
+  const define = async (definition: string, status: number) => {
+    await plane.kubectlOk(['apply', '-f', '-'], { input: definition });
+    await expect.poll(async () => (await api.dryRunCreate(old)).status, { timeout: 30_000 }).toBe(status);
+  };
+
+  test('can be read, changed and let go by the controller', async () => {
+    await define(before(), 201);
+    expect(await api.send('POST', jobs, old)).toMatchObject({ status: 201 });
+    await define(JSON.stringify(crd), 422);
+    const stored = JSON.parse(await plane.kubectlOk(['get', 'cijob', 'old', '-o', 'json'])) as object;
+    expect(cijobs.schema.parse(stored).spec).toMatchObject({ ...wants, instance: { memory: '1000TiB' } });
+
+    const change = (path: string, value: unknown, subresource = '') =>
+      api.send(
+        'PATCH',
+        `${jobs}/old${subresource}`,
+        [{ op: 'add', path, value }],
+        'application/json-patch+json',
+      );
+    expect(await change('/status', { phase: 'Running', host: 'build-1' }, '/status')).toMatchObject({
+      status: 200,
+    });
+    expect(await change('/spec/cancel', true)).toMatchObject({ status: 200 });
+    await plane.kubectlOk(['delete', 'cijob', 'old', '--wait=false']);
+    expect(await change('/status', { phase: 'Cancelled' }, '/status')).toMatchObject({ status: 200 });
+    expect(await change('/metadata/finalizers', [])).toMatchObject({ status: 200 });
+    expect(await plane.kubectlOk(['get', 'cijob', 'old', '--ignore-not-found'])).toBe('');
   });
 });
 
