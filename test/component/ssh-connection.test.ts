@@ -10,10 +10,17 @@ import { FarHost } from '../support/far-host.ts';
 let far: FarHost;
 let link: Link;
 let pipe: HttpPipe;
+let streams: Duplex[];
 beforeEach(async () => {
   far = await FarHost.start();
   link = await openLink(far.resource.spec.connection, () => Promise.resolve(far.machine.privateKey));
-  pipe = new HttpPipe(() => link.dial(), { requests: 8, reads: 8 });
+  streams = [];
+  const dial = async () => {
+    const stream = await link.dial();
+    streams.push(stream);
+    return stream;
+  };
+  pipe = new HttpPipe(dial, { requests: 8, reads: 8 });
 });
 afterEach(async () => {
   vi.useRealTimers();
@@ -27,7 +34,9 @@ const ask = () => pipe.request({ method: 'GET', path: '/1.0', maxBytes: 100_000,
 test('streams that Incus has closed, because nothing was asked on them, are not used again', async () => {
   await Promise.all(Array.from({ length: 8 }, ask));
   far.incus.cutConnections();
-  await expect.poll(() => far.incus.connections).toBe(0);
+  // Until word of it is here: a request that was sent before that is lost.
+  await expect.poll(() => streams.map(({ closed }) => closed)).toEqual(streams.map(() => true));
+  expect(far.incus.connections).toBe(0);
   for (let count = 0; count < 8; count += 1) expect(await ask()).toMatchObject({ status: 200 });
 });
 
