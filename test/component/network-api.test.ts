@@ -64,7 +64,7 @@ test('a watch over which nothing comes any more is given up, and what happened m
   cluster.create('a', 1);
   reflect({ silenceMs: 1_000, answerMs: 1_000 });
   await sees({ a: 1 });
-  await vi.waitFor(() => expect(server.store.watchers).toBe(1));
+  await expect.poll(() => server.store.watchers).toBe(1);
   const connected = network.accepted;
   network.faults.blackHole = true;
   cluster.resize('a', 2);
@@ -108,9 +108,9 @@ test('a thousand reconnects miss no change and leave no connection', { timeout: 
     });
     network.reset();
   }
-  await vi.waitFor(() => expect(server.store.watchers).toBe(1));
+  await expect.poll(() => server.store.watchers).toBe(1);
   expect(network.accepted).toBeGreaterThanOrEqual(900);
-  await vi.waitFor(() => expect(network.connections).toBeLessThanOrEqual(2));
+  await expect.poll(() => network.connections).toBeLessThanOrEqual(2);
   expect(server.sockets.size).toBeLessThanOrEqual(2);
   // A request or two for each life of a connection.
   expect(server.requests.length).toBeLessThan(4000);

@@ -128,9 +128,9 @@ afterEach(async () => {
 async function bothHaveSeen(...instances: string[]): Promise<void> {
   for (const { controller } of [ours, theirs]) {
     const host = controller.pool.get('host')!;
-    await vi.waitFor(() =>
-      expect([...host.inventory.all()].map(({ name }) => name).sort()).toEqual(instances.sort()),
-    );
+    await expect
+      .poll(() => [...host.inventory.all()].map(({ name }) => name).sort())
+      .toEqual(instances.sort());
   }
 }
 

@@ -11,6 +11,7 @@ export default defineConfig({
     // Most of the time they wait, each on a control plane and a project of its own.
     maxWorkers: 3,
     testTimeout: 120_000,
+    expect: { poll: { timeout: 10_000 } },
     hookTimeout: 120_000,
     teardownTimeout: 120_000,
   },

@@ -56,8 +56,7 @@ describe('the event recorder', () => {
   const stored = () =>
     (server.store.list('events.k8s.io/v1/events', undefined, 0) as { items: Record<string, unknown>[] })
       .items;
-  const storedCount = (count: number) =>
-    vi.waitFor(() => expect(stored()).toHaveLength(count), { interval: 2 });
+  const storedCount = (count: number) => expect.poll(stored, { interval: 2 }).toHaveLength(count);
   const requestCount = (count: number) =>
     vi.waitFor(() => expect(server.requests.length).toBe(count), { timeout: 5000, interval: 2 });
   /** Moves the clock on until that many requests have come. */
@@ -129,7 +128,7 @@ describe('the event recorder', () => {
     await requestCount(3);
     clock.advance(60_000);
     await requestCount(4);
-    await vi.waitFor(() => expect(stored()).toMatchObject([{ series: { count: 110 } }]));
+    await expect.poll(stored).toMatchObject([{ series: { count: 110 } }]);
   });
 
   it('begins anew when the same happens much later', async () => {
@@ -155,7 +154,7 @@ describe('the event recorder', () => {
     server.store.delete('events.k8s.io/v1/events', { namespace, name });
     recorder.record(job, started);
     clock.advance(0);
-    await vi.waitFor(() => expect(stored()).toMatchObject([{ series: { count: 2 }, note: started.note }]));
+    await expect.poll(stored).toMatchObject([{ series: { count: 2 }, note: started.note }]);
   });
 
   it('bounds the events about one object, not those about others', async () => {

@@ -237,7 +237,7 @@ describe('an answer that is in a guest’s hands', () => {
       clock.advance(seconds * 1_000);
       expect(reply.destroyed).toBe(false);
       server?.write('x'.repeat(bytes));
-      await vi.waitFor(() => expect(taken).toBe(piece * bytes));
+      await expect.poll(() => taken).toBe(piece * bytes);
     }
     clock.advance(seconds * 1_000);
     await failed;
