@@ -17,12 +17,14 @@ export interface Kept {
  * than it does. So one that floods the volume loses logs of its own, and none of another namespace's.
  *
  * @param writer the CiJob that writes; nothing of its own goes
+ * @param inTheMaking what namespaces use beside that, and cannot be evicted
  */
 export function nextToEvict<T extends Kept>(
   kept: readonly T[],
   writer: Pick<Kept, 'namespace' | 'uid'>,
+  inTheMaking: Iterable<Pick<Kept, 'namespace' | 'bytes'>> = [],
 ): T | undefined {
-  const used = usedByNamespace(kept);
+  const used = usedByNamespace([...kept, ...inTheMaking]);
   const use = (namespace: string) => used.get(namespace) ?? 0;
   return kept
     .filter(({ bytes, live, uid }) => bytes > 0 && !live && uid !== writer.uid)

@@ -41,6 +41,8 @@ export class LogStore {
   readonly #options: LogStoreOptions;
   readonly #jobs = new Map<string, StoredLogs>();
   readonly #changes = new Map<string, PromiseWithResolvers<undefined>>();
+  /** Bytes of archives in the making, by namespace. */
+  readonly #drafts = new Map<string, number>();
   #total = 0;
 
   private constructor(options: LogStoreOptions) {
@@ -133,14 +135,19 @@ export class LogStore {
         await this.#makeRoom(bytes, log);
         if (this.#total + bytes > totalBytes) return false;
         this.#total += bytes;
+        this.#countDraft(log, bytes);
         size += bytes;
         return true;
       },
       give: (bytes) => {
         this.#total -= bytes;
+        this.#countDraft(log, -bytes);
         size -= bytes;
       },
-      keep: (bytes) => this.#keepArchive(logs, log.attempt, bytes),
+      keep: (bytes) => {
+        this.#countDraft(log, -bytes);
+        return this.#keepArchive(logs, log.attempt, bytes);
+      },
       onError: (error) => onError(`artifacts of ${log.namespace}/${log.name}`, error),
     });
   }
@@ -245,6 +252,13 @@ export class LogStore {
     }
   }
 
+  /** A namespace has so many more bytes of archives in the making. */
+  #countDraft({ namespace }: JobName, bytes: number): void {
+    const left = (this.#drafts.get(namespace) ?? 0) + bytes;
+    if (left === 0) this.#drafts.delete(namespace);
+    else this.#drafts.set(namespace, left);
+  }
+
   #noteReader({ uid }: LogName): void {
     const logs = this.#jobs.get(uid);
     if (logs) logs.readAt = this.#options.clock.now();
@@ -264,7 +278,8 @@ export class LogStore {
       live: isLive(logs),
       read: clock.now() - logs.readAt < readerPause,
     }));
-    const next = nextToEvict(kept, writer);
+    const drafts = [...this.#drafts].map(([namespace, bytes]) => ({ namespace, bytes }));
+    const next = nextToEvict(kept, writer, drafts);
     if (next) await this.#remove(next.logs);
     return next !== undefined;
   }

@@ -142,6 +142,25 @@ describe('the log store', () => {
     expect(store.isTruncated(live1)).toBe(true);
   });
 
+  it('keeps the logs of one namespace however many archives another one makes at once', async () => {
+    const store = await open({ totalBytes: 1_000 });
+    await store.write(log('quiet'), 0, Buffer.alloc(300));
+    const drafts = [];
+    for (let count = 0; count < 4; count += 1) {
+      const draft = await store.beginArchive({ ...log(`a${count}`), namespace: 'flood' }, Buffer.alloc(10));
+      drafts.push(draft);
+      await draft?.write(Buffer.alloc(190));
+    }
+    expect(store.size(log('quiet'))).toBe(300);
+    // What is given up counts no more: who has nothing may push out the one that has something.
+    for (const draft of drafts) await draft?.discard();
+    const draft = await store.beginArchive({ ...log('b'), namespace: 'other' }, Buffer.alloc(10));
+    expect(await draft?.write(Buffer.alloc(280))).toBe(true);
+    expect(await draft?.write(Buffer.alloc(600))).toBe(true);
+    await draft?.publish();
+    expect([store.size(log('quiet')), store.totalBytes]).toEqual([undefined, 890]);
+  });
+
   it('evicts what is being read last', async () => {
     const store = await open({ totalBytes: 30 });
     for (const uid of ['a', 'b', 'c']) await store.write(log(uid), 0, Buffer.from('..........'));
