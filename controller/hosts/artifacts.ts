@@ -87,7 +87,7 @@ export class Artifacts {
     // What was begun is brought to an end: the archive then has what there was time for.
     const work = () => this.#archive(guest, source, globs, over);
     try {
-      return await turns.add({ group: namespace, member: instance }, work, over);
+      return await turns.add({ group: namespace, member: instance, long: true }, work, over);
     } catch (error) {
       effort.failures += 1;
       if (over.aborted) return tooLate;

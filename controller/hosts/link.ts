@@ -71,7 +71,7 @@ const plenty: LinkCapacity = {
 /**
  * Through sudo each stream is a session. One is kept for the event stream, one for SFTP, and one for what has been closed
  * and is not yet gone. Requests come first: a log takes three, and what is read from guests takes at most half of the
- * rest, so that guests that answer slowly hold up each other and nothing else.
+ * rest, so that no request waits for guests that answer slowly; who of these waits for whom is in incus/fair-queue.ts.
  */
 export function sessionsFor(maxSessions: number): LinkCapacity {
   const free = maxSessions - 3;

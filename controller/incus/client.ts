@@ -114,9 +114,9 @@ export class IncusClient {
   }
 
   /** Number of processes in the instance: -1 in a VM whose agent does not answer. */
-  async processes(name: string): Promise<number> {
+  async processes(name: string, signal?: AbortSignal): Promise<number> {
     const path = instancePath(this.#project, name, '/state');
-    return (await this.#get(InstanceState, path, maxAnswer, name)).processes;
+    return (await this.#get(InstanceState, path, maxAnswer, name, signal)).processes;
   }
 
   /** The image that an alias or a fingerprint leads to, by its full fingerprint. Rejects with NotFound. */
@@ -196,8 +196,9 @@ export class IncusClient {
   }
 
   /** Puts the environment that a launch takes from its file (environment-file.ts) into a guest. */
-  async putEnvironment(instance: string, environment: Variables): Promise<void> {
+  async putEnvironment(instance: string, environment: Variables, signal?: AbortSignal): Promise<void> {
     const request = {
+      signal,
       method: 'POST' as const,
       path: filePath(this.#project, instance, environmentFilePath),
       headers: environmentFileHeaders,
@@ -231,7 +232,8 @@ export class IncusClient {
     const limit = 'first' in part ? part.first : part.last;
     const range = 'first' in part ? `bytes=0-${limit - 1}` : `bytes=-${limit}`;
     const request = { method: 'GET' as const, path: url, headers: { range }, signal };
-    const got = await this.#ofGuest(instance, request, limit);
+    // The end of a log is content as any other, of which a job may have written anything.
+    const got = await this.#ofGuest(instance, request, limit, 'last' in part);
     if (got.status === 404) return { kind: 'missing' };
     if (got.status !== 200 && got.status !== 206) throw errorOf(got.status, got.body, url);
     return { kind: 'file', size: Math.max(size, got.body.length), bytes: got.body };
@@ -244,7 +246,7 @@ export class IncusClient {
     offset: number,
     signal?: AbortSignal,
   ): Promise<IncomingMessage | undefined> {
-    const found = await this.stat(instance, path);
+    const found = await this.stat(instance, path, signal);
     if (found?.type !== 'file' || found.size <= offset) return undefined;
     return this.openRange(instance, path, offset, found.size, signal);
   }
@@ -269,7 +271,7 @@ export class IncusClient {
       signal,
       maxBytes: 0,
       timeout: answerTimeout,
-      guest: { instance, budget: fileRead },
+      guest: { instance, budget: fileRead, long: true },
     });
     const isFile = header(reply.headers['x-incus-type']) === 'file';
     if (isFile && (reply.statusCode === 206 || (reply.statusCode === 200 && from === 0))) return reply;
@@ -320,13 +322,19 @@ export class IncusClient {
     return this.#get(z.array(schema), `/1.0/${collection}?recursion=1&${this.#inProject()}`, maxList);
   }
 
-  async #get<T>(schema: z.ZodType<T>, path: string, maxBytes = maxAnswer, guest?: string): Promise<T> {
-    const envelope = await this.#call({ method: 'GET', path }, maxBytes, guest);
+  async #get<T>(
+    schema: z.ZodType<T>,
+    path: string,
+    maxBytes = maxAnswer,
+    guest?: string,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    const envelope = await this.#call({ method: 'GET', path, signal }, maxBytes, guest);
     return parse(schema, envelope.metadata, { method: 'GET', path });
   }
 
   async #call(
-    request: Pick<HttpRequest, 'method' | 'path' | 'body'>,
+    request: Pick<HttpRequest, 'method' | 'path' | 'body' | 'signal'>,
     maxBytes: number,
     guest?: string,
   ): Promise<Envelope> {
@@ -338,8 +346,8 @@ export class IncusClient {
   }
 
   /** A request whose answer is in a guest's hands. */
-  #ofGuest(instance: string, request: RawRequest, maxBytes: number) {
-    return this.#raw({ ...request, guest: { instance, budget: shortRead } }, maxBytes);
+  #ofGuest(instance: string, request: RawRequest, maxBytes: number, long = false) {
+    return this.#raw({ ...request, guest: { instance, budget: shortRead, long } }, maxBytes);
   }
 
   #raw(request: RawRequest, maxBytes: number) {

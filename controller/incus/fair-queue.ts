@@ -4,54 +4,83 @@ export interface Owner {
   member: string;
 }
 
-/** How many places there are, and how many of them one group and one member may have at once. */
+/** What somebody wants a place for. */
+export interface Turn extends Owner {
+  /** It may take minutes, as a file of any size does. Left out: it is over soon. */
+  long?: boolean;
+}
+
+/** How many places there are, and who may have how many at once. */
 export interface Shares {
   all: number;
+  /** How many of them a group, and a member, may have for what takes long. */
   group: number;
   member: number;
+  /** How many are kept for what is short, and is of a group that has no more than its share. */
+  short: number;
 }
 
 /** Half for a group, a quarter for a member, and never less than one place. */
-export function sharesOf(all: number): Shares {
-  return { all, group: Math.max(1, Math.ceil(all / 2)), member: Math.max(1, Math.ceil(all / 4)) };
+export function sharesOf(all: number, short = 0): Shares {
+  return { all, group: Math.max(1, Math.ceil(all / 2)), member: Math.max(1, Math.ceil(all / 4)), short };
 }
 
 /**
  * Which of those who wait is next: of those that may have one more place, the first of the group that has the fewest.
- * Undefined when nobody may.
+ * Undefined when nobody may. What is short may have any place that nobody with fewer waits for; what is long never more
+ * than its share, whoever waits, as it would keep it for minutes from those that come next.
  */
-export function nextInTurn<T extends Owner>(
+export function nextInTurn<T extends Turn>(
   waiting: Iterable<T>,
-  running: Iterable<Owner>,
+  running: Iterable<Turn>,
   shares: Shares,
 ): T | undefined {
-  const { groups, members, total } = countOf(running);
-  if (total >= shares.all) return undefined;
+  const held = countOf(running);
+  if (held.total >= shares.all) return undefined;
   let next: T | undefined;
-  let fewest = shares.group;
+  let fewest = Number.POSITIVE_INFINITY;
   for (const one of waiting) {
-    const held = groups.get(one.group) ?? 0;
-    if (held >= fewest || (members.get(one.member) ?? 0) >= shares.member) continue;
+    const has = held.groups.get(one.group) ?? 0;
+    if (has >= fewest || !mayHaveOneMore(one, held, shares)) continue;
     next = one;
-    fewest = held;
-    if (held === 0) break;
+    fewest = has;
+    if (has === 0) break;
   }
   return next;
 }
 
-function countOf(running: Iterable<Owner>) {
-  const groups = new Map<string, number>();
-  const members = new Map<string, number>();
-  let total = 0;
-  for (const { group, member } of running) {
-    total += 1;
-    groups.set(group, (groups.get(group) ?? 0) + 1);
-    members.set(member, (members.get(member) ?? 0) + 1);
-  }
-  return { groups, members, total };
+type Held = ReturnType<typeof countOf>;
+
+function mayHaveOneMore({ group, member, long }: Turn, held: Held, shares: Shares): boolean {
+  const modest = !long && (held.groups.get(group) ?? 0) < shares.group;
+  if (held.total >= shares.all - (modest ? 0 : shares.short)) return false;
+  if (!long) return true;
+  return (
+    (held.longOfGroups.get(group) ?? 0) < shares.group &&
+    (held.longOfMembers.get(member) ?? 0) < shares.member
+  );
 }
 
-interface Waiting extends Owner {
+function countOf(running: Iterable<Turn>) {
+  const groups = new Map<string, number>();
+  const longOfGroups = new Map<string, number>();
+  const longOfMembers = new Map<string, number>();
+  let total = 0;
+  for (const { group, member, long } of running) {
+    total += 1;
+    count(groups, group);
+    if (!long) continue;
+    count(longOfGroups, group);
+    count(longOfMembers, member);
+  }
+  return { groups, longOfGroups, longOfMembers, total };
+}
+
+function count(counts: Map<string, number>, name: string): void {
+  counts.set(name, (counts.get(name) ?? 0) + 1);
+}
+
+interface Waiting extends Turn {
   begin: () => void;
 }
 
@@ -59,7 +88,7 @@ interface Waiting extends Owner {
 export class FairQueue {
   readonly #shares: Shares;
   readonly #waiting = new Set<Waiting>();
-  readonly #running = new Set<Owner>();
+  readonly #running = new Set<Turn>();
 
   constructor(shares: Shares) {
     this.#shares = shares;
@@ -70,7 +99,7 @@ export class FairQueue {
    *
    * @param signal takes it out of the queue: rejects with the signal's reason. A task that runs is not stopped.
    */
-  add<T>(owner: Owner, task: () => Promise<T>, signal?: AbortSignal): Promise<T> {
+  add<T>(turn: Turn, task: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
       const leave = () => {
@@ -87,7 +116,7 @@ export class FairQueue {
         });
         ended.then(resolve, reject);
       };
-      const waiting: Waiting = { ...owner, begin };
+      const waiting: Waiting = { ...turn, begin };
       signal?.addEventListener('abort', leave, { once: true });
       this.#waiting.add(waiting);
       this.#fill();

@@ -5,7 +5,7 @@ import WebSocket from 'ws';
 import { systemClock, type Clock } from '../clock.ts';
 import { IncusError } from './errors.ts';
 import { FairQueue, sharesOf } from './fair-queue.ts';
-import { bytesCame, readBegun, readEndsAt, type ReadBudget } from './read-budget.ts';
+import { bytesCame, goesOn, heldUp, readBegun, readEndsAt, type ReadBudget } from './read-budget.ts';
 
 /** Opens a stream to Incus's unix socket: locally, or through SSH. */
 export type Dial = () => Promise<Duplex>;
@@ -20,7 +20,7 @@ export interface HttpRequest {
   signal?: AbortSignal | undefined;
   /** The most bytes of body to take; one more is an error. */
   maxBytes: number;
-  /** Silence after which the request is given up, in milliseconds. */
+  /** Silence after which the request is given up, in milliseconds. Where there is a `guest`, its budget says that. */
   timeout: number;
   /** Set where a guest decides when the answer comes, and how fast. */
   guest?: GuestRead;
@@ -31,6 +31,8 @@ export interface GuestRead {
   /** Name of the instance. */
   instance: string;
   budget: ReadBudget;
+  /** It may take minutes: it leaves places to what is short. */
+  long?: boolean;
 }
 
 export interface HttpReply {
@@ -76,7 +78,7 @@ export class HttpPipe {
     this.#requests = new StreamAgent(dial, requests);
     this.#reads = new StreamAgent(dial, reads);
     this.#requestTurns = new PQueue({ concurrency: requests });
-    this.#readTurns = new FairQueue(sharesOf(reads));
+    this.#readTurns = new FairQueue(sharesOf(reads, reads > 2 ? 1 : 0));
   }
 
   /**
@@ -108,8 +110,8 @@ export class HttpPipe {
 
   #inTurn({ guest, signal }: HttpRequest, send: () => Promise<unknown>): Promise<unknown> {
     if (!guest) return this.#requestTurns.add(send);
-    const { instance } = guest;
-    return this.#readTurns.add({ group: this.#namespaceOf(instance), member: instance }, send, signal);
+    const { instance, long = false } = guest;
+    return this.#readTurns.add({ group: this.#namespaceOf(instance), member: instance, long }, send, signal);
   }
 
   /** Resolves when the request's stream is free for another. */
@@ -135,13 +137,9 @@ export class HttpPipe {
     });
     const { promise: free, resolve: isFree } = Promise.withResolvers<unknown>();
     outgoing.once('close', isFree);
-    const watchdog = setTimeout(() => {
-      outgoing.destroy(new IncusError('Unknown', `no answer within ${options.timeout} ms`));
-    }, options.timeout);
-    outgoing.once('close', () => clearTimeout(watchdog));
     if (options.guest) this.#holdTo(options.guest.budget, outgoing);
+    else endWhenSilent(outgoing, options.timeout);
     outgoing.once('response', (incoming) => {
-      incoming.on('data', () => watchdog.refresh());
       incoming.pause();
       resolve(incoming);
     });
@@ -150,14 +148,21 @@ export class HttpPipe {
     return free;
   }
 
-  /** Ends a request when its answer has used up the budget. */
+  /**
+   * Ends a request when its answer has used up the budget. What has come and waits for a slow reader is not the guest's
+   * fault: meanwhile its time stands still.
+   */
   #holdTo(budget: ReadBudget, outgoing: ClientRequest): void {
     let progress = readBegun(budget, this.#clock.now());
     let reply: IncomingMessage | undefined;
-    const endsIn = () => readEndsAt(budget, progress) - this.#clock.now();
+    let cancel: () => void = () => undefined;
     const look = () => {
-      if (endsIn() > 0) {
-        cancel = this.#clock.after(endsIn(), look);
+      cancel();
+      // All is there: the guest has no more part in it.
+      if (reply?.complete) return;
+      const endsIn = readEndsAt(budget, progress) - this.#clock.now();
+      if (endsIn > 0) {
+        if (Number.isFinite(endsIn)) cancel = this.#clock.after(endsIn, look);
         return;
       }
       const error = new IncusError('TooSlow', tooSlow(budget));
@@ -165,12 +170,25 @@ export class HttpPipe {
       reply?.destroy(error);
       outgoing.destroy(error);
     };
-    let cancel = this.#clock.after(endsIn(), look);
+    look();
+    // Hears of bytes once they were handed to the reply: its reader has taken them by then, or they wait for it.
+    const came = () => {
+      if (!reply?.readableLength) return;
+      progress = heldUp(progress, this.#clock.now());
+    };
+    outgoing.once('socket', (socket) => {
+      socket.on('data', came);
+      outgoing.once('close', () => socket.off('data', came));
+    });
     outgoing.once('close', () => cancel());
     outgoing.once('response', (incoming) => {
       reply = incoming;
       incoming.on('data', (chunk: Buffer) => {
-        progress = bytesCame(budget, progress, chunk.length, this.#clock.now());
+        const now = this.#clock.now();
+        const wasHeld = progress.heldSince !== undefined;
+        progress = bytesCame(budget, goesOn(progress, now), chunk.length, now);
+        came();
+        if (wasHeld) look();
       });
     });
   }
@@ -222,6 +240,15 @@ class StreamAgent extends Agent {
     clearTimeout(this.#idle.get(stream));
     super.reuseSocket(stream, request);
   }
+}
+
+/** Ends a request when nothing has come for so many milliseconds. */
+function endWhenSilent(outgoing: ClientRequest, timeout: number): void {
+  const watchdog = setTimeout(() => {
+    outgoing.destroy(new IncusError('Unknown', `no answer within ${timeout} ms`));
+  }, timeout);
+  outgoing.once('close', () => clearTimeout(watchdog));
+  outgoing.once('response', (incoming) => incoming.on('data', () => watchdog.refresh()));
 }
 
 /** Gives a plain stream, such as an SSH channel, the methods that Node's HTTP client calls on sockets. */

@@ -15,6 +15,8 @@ export interface ReadProgress {
   startedAt: number;
   /** The bytes so far allow the read to go on until then. */
   paidUntil: number;
+  /** Since when what came waits to be taken; undefined when it is the guest's turn. */
+  heldSince?: number | undefined;
 }
 
 export function readBegun({ graceMs }: ReadBudget, now: number): ReadProgress {
@@ -32,7 +34,22 @@ export function bytesCame(
   return { startedAt, paidUntil: Math.min(paidUntil + earned, now + graceMs) };
 }
 
-/** When the read must be given up if nothing more comes. */
-export function readEndsAt({ longestMs }: ReadBudget, { startedAt, paidUntil }: ReadProgress): number {
+/** The progress from when something waits to be taken: the guest has done its part, and its time stands still. */
+export function heldUp(progress: ReadProgress, now: number): ReadProgress {
+  return { ...progress, heldSince: progress.heldSince ?? now };
+}
+
+/** The progress after all that waited was taken. */
+export function goesOn({ startedAt, paidUntil, heldSince }: ReadProgress, now: number): ReadProgress {
+  const held = now - (heldSince ?? now);
+  return { startedAt: startedAt + held, paidUntil: paidUntil + held };
+}
+
+/** When the read must be given up if nothing more comes. Never, while it is held up. */
+export function readEndsAt(
+  { longestMs }: ReadBudget,
+  { startedAt, paidUntil, heldSince }: ReadProgress,
+): number {
+  if (heldSince !== undefined) return Number.POSITIVE_INFINITY;
   return Math.min(startedAt + longestMs, paidUntil);
 }

@@ -173,3 +173,16 @@ describe('a file of a guest', () => {
     await expect(read(failed)).rejects.toThrow('is a FIFO');
   });
 });
+
+it('whatever waits for a guest ends with the signal of the one who asks', async () => {
+  const { client: one, sent } = client({ headers: { 'x-incus-type': 'file' }, body: {} });
+  const { signal } = new AbortController();
+  await one.openFile('i', '/artifacts/guest.log', 0, signal);
+  await one.putEnvironment('i', new Map([['A', Buffer.from('b')]]), signal);
+  await one.processes('i', signal).catch(() => undefined);
+  expect(sent.map(({ method, signal: given }) => [method, given === signal])).toEqual([
+    ['HEAD', true],
+    ['POST', true],
+    ['GET', true],
+  ]);
+});

@@ -1,8 +1,16 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { FairQueue, nextInTurn, sharesOf, type Owner } from '../../../controller/incus/fair-queue.ts';
+import {
+  FairQueue,
+  nextInTurn,
+  sharesOf,
+  type Shares,
+  type Turn,
+} from '../../../controller/incus/fair-queue.ts';
 
-const owner = (group: string, member = group): Owner => ({ group, member });
+const short = (group: string, member = group): Turn => ({ group, member });
+const long = (group: string, member = group): Turn => ({ group, member, long: true });
+const owner = short;
 
 describe('who is next', () => {
   it('is the one who came first, of those whose group has the fewest places', () => {
@@ -11,33 +19,81 @@ describe('who is next', () => {
     expect(nextInTurn(waiting, [], sharesOf(8))).toBe(waiting[0]);
   });
 
-  it('is nobody when all places are taken, or what is left is for others', () => {
-    expect(nextInTurn([owner('b')], [owner('a'), owner('c')], sharesOf(2))).toBeUndefined();
-    expect(nextInTurn([owner('a', 'a2')], [owner('a', 'a1')], sharesOf(2))).toBeUndefined();
+  it('is nobody when all places are taken', () => {
+    expect(nextInTurn([short('b')], [short('a'), short('c')], sharesOf(2))).toBeUndefined();
   });
 
-  it('never gives a group or a member more than its share, and leaves no place free that somebody may have', () => {
-    const one = fc.record({ group: fc.constantFrom('a', 'b', 'c'), member: fc.constantFrom('1', '2', '3') });
-    const owners = fc.array(one.map(({ group, member }) => owner(group, `${group}${member}`)));
+  it('with what is short is also the only group that asks, where there are but two places', () => {
+    const next = short('a', 'a2');
+    expect(nextInTurn([next], [long('a', 'a1')], sharesOf(2))).toBe(next);
+    expect(nextInTurn([next, short('b')], [long('a', 'a1')], sharesOf(2))).toMatchObject({ group: 'b' });
+  });
+
+  it('with what is long leaves room to others, also to those that do not ask yet', () => {
+    expect(nextInTurn([long('a', 'a2')], [long('a', 'a1')], sharesOf(2))).toBeUndefined();
+    expect(nextInTurn([long('b')], [long('a', 'a1')], sharesOf(2))).toMatchObject({ group: 'b' });
+    // However much that is short goes on: it is soon over, and must not keep what is long from its turn for ever.
+    expect(nextInTurn([long('a', 'a2')], [short('a', 'a1')], sharesOf(2))).toMatchObject({ group: 'a' });
+  });
+
+  const one = fc.record({
+    group: fc.constantFrom('a', 'b', 'c'),
+    name: fc.constantFrom('1', '2', '3'),
+    long: fc.boolean(),
+  });
+  const turns = fc.array(
+    one.map(({ group, name, long: slow }) => ({ group, member: group + name, long: slow })),
+  );
+  const shares = fc
+    .record({ all: fc.integer({ min: 1, max: 9 }), kept: fc.boolean() })
+    .map(({ all, kept }) => sharesOf(all, kept && all > 2 ? 1 : 0));
+
+  /** Gives out places until nobody may have one more. */
+  function filled({ all, ...rest }: Shares, waiting: readonly Turn[]): { running: Turn[]; left: Turn[] } {
+    const running: Turn[] = [];
+    const left = [...waiting];
+    const next = () => nextInTurn(left, running, { all, ...rest });
+    for (let one = next(); one; one = next()) running.push(...left.splice(left.indexOf(one), 1));
+    return { running, left };
+  }
+
+  it('never has more than its share of what is long, and leaves the place that is kept for what is short', () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 9 }), owners, (all, waiting) => {
-        const shares = sharesOf(all);
-        const running: Owner[] = [];
-        const left = [...waiting];
-        for (let next = nextInTurn(left, running, shares); next; next = nextInTurn(left, running, shares)) {
-          left.splice(left.indexOf(next), 1);
-          running.push(next);
+      fc.property(shares, turns, (each, waiting) => {
+        const { running } = filled(each, waiting);
+        const slow = running.filter((turn) => turn.long);
+        expect(running.length).toBeLessThanOrEqual(each.all);
+        expect(slow.length).toBeLessThanOrEqual(each.all - each.short);
+        for (const { group, member } of slow) {
+          expect(slow.filter((turn) => turn.group === group).length).toBeLessThanOrEqual(each.group);
+          expect(slow.filter((turn) => turn.member === member).length).toBeLessThanOrEqual(each.member);
         }
-        const held = (key: 'group' | 'member', { [key]: name }: Owner) =>
-          running.filter((other) => other[key] === name).length;
-        expect(running.length).toBeLessThanOrEqual(all);
-        for (const each of running) {
-          expect(held('group', each)).toBeLessThanOrEqual(shares.group);
-          expect(held('member', each)).toBeLessThanOrEqual(shares.member);
-        }
-        if (running.length < all)
-          for (const each of left)
-            expect(held('group', each) === shares.group || held('member', each) === shares.member).toBe(true);
+      }),
+    );
+  });
+
+  it('leaves no place empty that what is short may have, and the kept one only to those with less', () => {
+    fc.assert(
+      fc.property(shares, turns, (each, waiting) => {
+        const { running, left } = filled(each, waiting);
+        const shorts = left.filter((turn) => !turn.long);
+        if (running.length < each.all - each.short) expect(shorts).toEqual([]);
+        if (running.length === each.all) return;
+        for (const { group } of shorts)
+          expect(running.filter((turn) => turn.group === group).length).toBeGreaterThanOrEqual(each.group);
+      }),
+    );
+  });
+
+  it('has more places than another group only while that one does not ask for what it may have', () => {
+    fc.assert(
+      fc.property(shares, turns, turns, (each, running, waiting) => {
+        const next = nextInTurn(waiting, running, each);
+        if (!next) return;
+        const held = (name: string) => running.filter(({ group }) => group === name).length;
+        for (const other of waiting.filter((turn) => !turn.long))
+          if (nextInTurn([other], running, each))
+            expect(held(next.group)).toBeLessThanOrEqual(held(other.group));
       }),
     );
   });

@@ -1,5 +1,5 @@
-import { createServer, type RequestListener } from 'node:http';
-import { type Duplex, duplexPair } from 'node:stream';
+import { createServer, type IncomingMessage, type RequestListener } from 'node:http';
+import { type Duplex, duplexPair, PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { HttpPipe, type GuestRead, type HttpRequest } from '../../../controller/incus/http.ts';
@@ -243,13 +243,68 @@ describe('an answer that is in a guest’s hands', () => {
     await failed;
   });
 
+  it.each([
+    [
+      'by one who takes each piece when they like',
+      async function* (reply: IncomingMessage) {
+        yield* reply as AsyncIterable<Buffer>;
+      },
+    ],
+    ['through a pipe that is held up', (reply: IncomingMessage) => reply.pipe(new PassThrough())],
+  ])('is whole, however slowly it is read: %s', async (_how, readBy) => {
+    let server: Duplex | undefined;
+    const head = 'HTTP/1.1 200 OK\r\ncontent-length: 400000\r\n\r\n';
+    const { pipe } = saying(head, (stream) => (server = stream));
+    const path = '/slowly';
+    const reply = await pipe.open({ method: 'GET', path, maxBytes: 0, timeout: 60_000, guest: guest() });
+    for (let piece = 0; piece < 4; piece += 1) server?.write(Buffer.alloc(100_000));
+    let size = 0;
+    for await (const chunk of readBy(reply) as AsyncIterable<Buffer>) {
+      size += chunk.length;
+      // What the guest has sent meanwhile waits by now.
+      await vi.waitFor(() => expect(reply.complete || reply.readableLength > 0).toBe(true));
+      clock.advance(120_000);
+    }
+    expect(size).toBe(400_000);
+  });
+
+  it('is over when the guest sends no more after a slow reader has taken what came', async () => {
+    let server: Duplex | undefined;
+    const head = 'HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n';
+    const { pipe } = saying(head, (stream) => (server = stream));
+    const reply = await pipe.open({ method: 'GET', path: '/', maxBytes: 0, timeout: 60_000, guest: guest() });
+    server?.write('x');
+    await vi.waitFor(() => expect(reply.readableLength).toBe(1));
+    clock.advance(3_600_000);
+    const pieces = (reply as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
+    expect((await pieces.next()).value).toHaveLength(1);
+    const next = pieces.next();
+    clock.advance(9_999);
+    expect(reply.destroyed).toBe(false);
+    clock.advance(10);
+    await expect(next).rejects.toMatchObject({ kind: 'TooSlow' });
+  });
+
+  it('holds up no short one of its namespace where it is long, though there are but two places', async () => {
+    const { ask } = serving((request, response) => {
+      if (request.url !== '/silent') response.end('{}');
+    }, 2);
+    const stop = new AbortController();
+    const drips = ['a1', 'a2', 'a3'].map((instance) =>
+      ask({ path: '/silent', guest: { ...guest(instance), long: true }, signal: stop.signal }),
+    );
+    expect((await ask({ guest: guest('a4') })).status).toBe(200);
+    stop.abort();
+    for (const drip of drips) await expect(drip).rejects.toMatchObject({ name: 'AbortError' });
+  });
+
   it('holds up no request, and no guest of another namespace', async () => {
     const { ask } = serving((request, response) => {
       if (request.url !== '/silent') response.end('{}');
     }, 2);
     const stop = new AbortController();
     const drips = ['a1', 'a2', 'a3', 'a4'].map((instance) =>
-      ask({ path: '/silent', guest: guest(instance), signal: stop.signal }),
+      ask({ path: '/silent', guest: { ...guest(instance), long: true }, signal: stop.signal }),
     );
     expect((await ask()).status).toBe(200);
     expect((await ask({ guest: guest('b1') })).status).toBe(200);

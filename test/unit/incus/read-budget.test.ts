@@ -1,6 +1,13 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { bytesCame, readBegun, readEndsAt, type ReadBudget } from '../../../controller/incus/read-budget.ts';
+import {
+  bytesCame,
+  goesOn,
+  heldUp,
+  readBegun,
+  readEndsAt,
+  type ReadBudget,
+} from '../../../controller/incus/read-budget.ts';
 
 const budget: ReadBudget = { longestMs: 300_000, graceMs: 30_000, leastBytesPerSecond: 16 * 1024 };
 
@@ -30,6 +37,14 @@ it('a guest that sends 32 KiB every twenty seconds keeps it hardly longer', () =
 it('one that sends enough is heard to its end, up to the longest time', () => {
   const enough = Array.from({ length: 1000 }, () => ({ after: 1_000, bytes: 16 * 1024 }));
   expect(lasts(enough).ms).toBe(budget.longestMs);
+});
+
+it('one whose reader does not take what it sent has as much time afterwards as it had before', () => {
+  const begun = readBegun(budget, 0);
+  const held = heldUp(heldUp(begun, 10_000), 20_000);
+  expect(readEndsAt(budget, held)).toBe(Number.POSITIVE_INFINITY);
+  expect(readEndsAt(budget, goesOn(held, 3_600_000))).toBe(3_590_000 + budget.graceMs);
+  expect(goesOn(begun, 10_000)).toEqual(begun);
 });
 
 it('whatever a guest sends, and when: it pays for its time at the least rate, is never silent for longer than the grace, and never keeps a read for longer than the longest time', () => {
