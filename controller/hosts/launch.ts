@@ -8,17 +8,24 @@ import type { Ground } from './perform.ts';
 const contractPath = '/etc/pikaci/guest-contract';
 const contractVersion = '2';
 
-/** Puts the job's variables where the runner takes them from, starts the runner, and follows the log. */
+/**
+ * Puts the job's variables where the runner takes them from, starts the runner, and follows the log.
+ *
+ * @param signal ends it, as long as the runner was not started. Rejects then with its reason.
+ */
 export async function launch(
   command: Extract<Command, { verb: 'launch' }>,
   ground: Ground,
+  signal?: AbortSignal,
 ): Promise<CommandOutcome> {
   const { client, watch, inventory, project, logs, turns } = ground;
   const { instance, environment } = command;
   if (environment.size > 0) {
-    if (!keepsContract(await client.readFile(instance, contractPath, { first: 64 }))) return imageOutdated;
-    await client.putEnvironment(instance, environment);
+    if (!keepsContract(await client.readFile(instance, contractPath, { first: 64 }, signal)))
+      return imageOutdated;
+    await client.putEnvironment(instance, environment, signal);
   }
+  signal?.throwIfAborted();
   const operation = await client.start(requestOf(command, project));
   watch.began(operation);
   const log = logSourceOf(inventory.get(instance));

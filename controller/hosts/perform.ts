@@ -43,7 +43,8 @@ export interface Ground {
 /**
  * Carries out one command. Never rejects: what went wrong is the outcome.
  *
- * @param signal ends a collect early, with what was read so far. No other command can be called back.
+ * @param signal ends a collect early, with what was read so far, and what a launch or a probe waits for at a guest. No
+ *   other command can be called back, nor a runner that was started.
  */
 export async function perform(
   command: Command,
@@ -57,9 +58,9 @@ export async function perform(
       case 'create':
         return await create(command, ground);
       case 'launch':
-        return await launch(command, ground);
+        return await launch(command, ground, signal);
       case 'probe':
-        return { kind: 'probed', ready: (await ground.client.processes(command.instance)) >= 0 };
+        return { kind: 'probed', ready: (await ground.client.processes(command.instance, signal)) >= 0 };
       case 'collect':
         return await collect(command, ground, signal);
       case 'read':

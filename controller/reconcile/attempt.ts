@@ -1,6 +1,6 @@
 import { findCondition, isTrue } from '../api/conditions.ts';
 import type { CiJob } from '../api/cijob.ts';
-import type { Command } from '../incus/commands.ts';
+import type { Command, Verb } from '../incus/commands.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { Collected } from '../incus/outcome.ts';
 import { createCommand, launchCommand, resolveCommand, runnerPath } from './desired.ts';
@@ -20,6 +20,11 @@ const timeToCollect = 2 * 60_000;
 const triesForTheRest = 3;
 /** How long a job that is called off is still read, in milliseconds. */
 export const partingTime = 15_000;
+/**
+ * What is in a guest's hands, and how long it still has where the job is called off, in milliseconds. Everything else
+ * comes to its own end.
+ */
+const timeToEnd: Partial<Record<Verb, number>> = { collect: partingTime, launch: 0, probe: 0 };
 const firstPause = 1_000;
 const probeInterval = 1_000;
 
@@ -135,6 +140,8 @@ function notRunning(
 function boot(job: CiJob, instance: InstanceView, { memory }: Observed, now: number): Step {
   const startedAt = Math.min(now, instance.startedAt);
   const giveUpAt = startedAt + job.spec.bootTimeoutSeconds * 1000;
+  // What was asked in time may wait for its turn, and then brings the answer.
+  if (memory.inFlight === 'probe') return { phase: 'Booting', conditions: started(instance) };
   // A controller that has only just come asks once, however long the guest has been there.
   if (now >= giveUpAt && memory.probedAt !== undefined) {
     return {
@@ -192,7 +199,7 @@ function run(job: CiJob, instance: InstanceView, observed: Observed, now: number
 /** Cancelled or deleted while it holds a slot: what the guest still tells is read before it is taken away. */
 function callOff(job: CiJob, observed: Observed, now: number): Step {
   const { instance, memory } = observed;
-  if (memory.inFlight !== undefined) return { cutShort: memory.inFlight === 'collect' };
+  if (memory.inFlight !== undefined) return { cutShortIn: timeToEnd[memory.inFlight] };
   if (!instance && memory.gone !== nameOf(job)) {
     const look = again(job, observed, now, { verb: 'read', instance: nameOf(job) }, 'InstanceUnknown');
     return look.verdict ? { verdict: cancelled(job, observed) } : look;

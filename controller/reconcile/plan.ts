@@ -20,8 +20,8 @@ export interface Plan {
   done: boolean;
   /** Commands to send, in order, each to its host; a later one only if the earlier did its work. */
   commands: readonly { host: string; command: Command }[];
-  /** The collect under way should end with what it has, after a short time to come to its end by itself. */
-  cutShort: boolean;
+  /** What is under way at a guest should end with what it has, after so many milliseconds to come to its own end. */
+  cutShortIn: number | undefined;
   /** The job should ask for a slot, and be planned again with the answer. */
   needsSlot: boolean;
   /** The job is done, and past its ttl. */
@@ -63,7 +63,7 @@ export function plan(job: CiJob, observed: Observed, now: number, patience: Pati
     finalizer: !done && !letGo && (finalizer || status.host !== undefined),
     done,
     commands: observed.memory.inFlight === undefined ? commands : [],
-    cutShort: step.cutShort ?? false,
+    cutShortIn: step.cutShortIn,
     needsSlot: step.needsSlot ?? false,
     expired: done && expired,
     strays: observed.strays.map(({ instance }) => instance.name),

@@ -6,7 +6,6 @@ import type { Command } from '../incus/commands.ts';
 import type { Variables } from '../incus/environment-file.ts';
 import type { InstanceView } from '../incus/inventory.ts';
 import type { CommandOutcome } from '../incus/outcome.ts';
-import { partingTime } from './attempt.ts';
 import { resolveCommand, slotRequestOf } from './desired.ts';
 import { Environment, hasSecrets, UnusableEnvironment } from './environment.ts';
 import { masked, tailBytes } from './masking.ts';
@@ -57,8 +56,8 @@ interface Cell {
   environment: Environment;
   /** The answer to a question that was asked while the job's admission was being written. */
   early: { host: string; instance: string; outcome: Promise<CommandOutcome> } | undefined;
-  /** The collect that is under way. */
-  collecting: AbortController | undefined;
+  /** Ends the command that is under way. */
+  underWay: AbortController | undefined;
   /** The one that will be cut short. */
   cutting: AbortController | undefined;
 }
@@ -106,7 +105,7 @@ export class Reconciler {
       job = await this.#write(job, cell, planned, before, changed, id);
       cell.draft = status;
       this.#releaseEarlier(cell, planned);
-      if (planned.cutShort) this.#cutShort(cell);
+      if (planned.cutShortIn !== undefined) this.#cutShort(cell, planned.cutShortIn);
       if (planned.commands.length > 0) {
         void this.#issue(key, job, cell, planned.commands, id);
         break;
@@ -242,7 +241,9 @@ export class Reconciler {
     for (const { host, command } of commands) {
       memory.inFlight = command.verb;
       const started = clock.now();
-      const outcome = await this.#perform(job, cell, host, command);
+      cell.underWay = new AbortController();
+      const outcome = await this.#perform(job, cell, host, command, cell.underWay.signal);
+      cell.underWay = undefined;
       remember(memory, command, outcome, clock.now());
       const milliseconds = clock.now() - started;
       observer.command({ job, host, command, outcome, milliseconds, reconcileID: id });
@@ -259,10 +260,16 @@ export class Reconciler {
     cell.early = { host, instance: command.instance, outcome };
   }
 
-  async #perform(job: CiJob, cell: Cell, host: string, command: Command): Promise<CommandOutcome> {
+  async #perform(
+    job: CiJob,
+    cell: Cell,
+    host: string,
+    command: Command,
+    signal: AbortSignal,
+  ): Promise<CommandOutcome> {
     const { hosts } = this.#options;
-    if (command.verb === 'collect') return this.#collect(job, cell, host, command);
-    if (command.verb !== 'resolve' && command.verb !== 'launch') return hosts.perform(host, command);
+    if (command.verb === 'collect') return this.#collect(job, cell, host, command, signal);
+    if (command.verb !== 'resolve' && command.verb !== 'launch') return hosts.perform(host, command, signal);
     let environment: Variables;
     try {
       environment = await cell.environment.read(job);
@@ -277,7 +284,7 @@ export class Reconciler {
       const asked = early?.host === host && early.instance === command.instance;
       return asked ? early.outcome : hosts.perform(host, command);
     }
-    const outcome = await hosts.perform(host, { ...command, environment });
+    const outcome = await hosts.perform(host, { ...command, environment }, signal);
     return masked(outcome, await cell.environment.mask(job));
   }
 
@@ -287,26 +294,21 @@ export class Reconciler {
     cell: Cell,
     host: string,
     command: Extract<Command, { verb: 'collect' }>,
+    signal: AbortSignal,
   ): Promise<CommandOutcome> {
     const { hosts } = this.#options;
-    const collecting = new AbortController();
-    cell.collecting = collecting;
-    try {
-      if (!hasSecrets(job)) return await hosts.perform(host, command, collecting.signal);
-      const mask = await cell.environment.mask(job);
-      const whole = { ...command, ...(mask && { logBytes: tailBytes(mask) }) };
-      return masked(await hosts.perform(host, whole, collecting.signal), mask);
-    } finally {
-      cell.collecting = undefined;
-    }
+    if (!hasSecrets(job)) return hosts.perform(host, command, signal);
+    const mask = await cell.environment.mask(job);
+    const whole = { ...command, ...(mask && { logBytes: tailBytes(mask) }) };
+    return masked(await hosts.perform(host, whole, signal), mask);
   }
 
-  /** Leaves the collect under way a short time to come to its end by itself, then has it end with what it has. */
-  #cutShort(cell: Cell): void {
-    const { collecting } = cell;
-    if (!collecting || cell.cutting === collecting) return;
-    cell.cutting = collecting;
-    this.#options.clock.after(partingTime, () => collecting.abort());
+  /** Leaves what is under way a short time to come to its end by itself, then has it end with what it has. */
+  #cutShort(cell: Cell, milliseconds: number): void {
+    const { underWay } = cell;
+    if (!underWay || cell.cutting === underWay) return;
+    cell.cutting = underWay;
+    this.#options.clock.after(milliseconds, () => underWay.abort());
   }
 
   #cellOf(key: string, job: CiJob): Cell {
@@ -322,7 +324,7 @@ export class Reconciler {
       slots: new Set(),
       environment: new Environment(this.#options.store, this.#options.ownNamespace),
       early: undefined,
-      collecting: undefined,
+      underWay: undefined,
       cutting: undefined,
     };
     this.#cells.set(key, cell);
@@ -366,7 +368,7 @@ export class Reconciler {
     const cell = this.#cells.get(key);
     this.#options.hosts.withdraw(key);
     if (!cell) return;
-    cell.collecting?.abort();
+    cell.underWay?.abort();
     this.#releaseSlots(key, cell);
     this.#cells.delete(key);
   }

@@ -23,8 +23,8 @@ export interface Step {
   blocked?: { reason: string; message: string };
   verdict?: Verdict;
   commands?: readonly { host: string; command: Command }[];
-  /** The collect under way should soon end with what it has. */
-  cutShort?: boolean;
+  /** What is under way at a guest should end with what it has, after so many milliseconds. */
+  cutShortIn?: number | undefined;
   wakeAt?: number | undefined;
 }
 

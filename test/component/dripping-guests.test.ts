@@ -130,6 +130,16 @@ describe('a guest that drips', () => {
     expect(job()).toMatchObject({ phase: 'Succeeded', exitCode: 0 });
   });
 
+  it.each(['cancelled', 'deleted'])('is gone at once when its job is %s before it began', async (how) => {
+    const variables = [{ name: 'GREETING', value: 'hello' }];
+    const key = await start({}, { env: variables }, { '/etc/pikaci/guest-contract': drip });
+    await untilItDrips();
+    if (how === 'deleted') bench.api.delete(key, clock.now());
+    else bench.api.change(key, { cancel: true });
+    expect(await over(0)).toBeLessThan(5_000);
+    expect(job()).toMatchObject({ phase: 'Cancelled', failure: { class: 'Cancelled' } });
+  });
+
   it.each(['cancelled', 'deleted'])('is gone seconds after its job is %s while it runs', async (how) => {
     const key = await start({ runMs: Infinity }, {}, { '/artifacts/guest.log': drip });
     await expect

@@ -93,6 +93,55 @@ it.each([
   },
 );
 
+it.each(['readFile', 'putEnvironment'])(
+  'a launch that is called off while the guest holds it up (%s) ends, and starts nothing',
+  async (held) => {
+    const sent: string[] = [];
+    const never = (signal?: AbortSignal) =>
+      new Promise<never>((_resolve, reject) => {
+        signal?.addEventListener('abort', () => reject(signal.reason as Error));
+      });
+    const client = {
+      readFile: (_instance: string, _path: string, _part: unknown, signal?: AbortSignal) =>
+        held === 'readFile' ? never(signal) : Promise.resolve(stated('2')),
+      putEnvironment: (_instance: string, _variables: Variables, signal?: AbortSignal) => never(signal),
+      start: () => Promise.resolve({ id: String(sent.push('start')) }),
+    } as unknown as IncusClient;
+    const watch = { refresh: () => Promise.resolve() } as unknown as Watch;
+    const environment = new Map([['TOKEN', Buffer.from('x')]]);
+    const launch = { verb: 'launch', instance: 'one', argv: [], parameters: {}, environment } as const;
+    const stop = new AbortController();
+    const outcome = perform(launch, groundOf(client, new Inventory(), watch), stop.signal);
+    await new Promise(setImmediate);
+    stop.abort();
+    expect(await outcome).toMatchObject({ kind: 'failed' });
+    expect(sent).toEqual([]);
+  },
+);
+
+it('a launch that was called off before is not sent, and a probe ends', async () => {
+  const sent: string[] = [];
+  const client = {
+    start: () => Promise.resolve({ id: String(sent.push('start')) }),
+    processes: (_instance: string, signal: AbortSignal) => {
+      signal.throwIfAborted();
+      return Promise.resolve(sent.push('probe'));
+    },
+  } as unknown as IncusClient;
+  const watch = { refresh: () => Promise.resolve() } as unknown as Watch;
+  const ground = groundOf(client, new Inventory(), watch);
+  const launch = {
+    verb: 'launch',
+    instance: 'one',
+    argv: [],
+    parameters: {},
+    environment: new Map(),
+  } as const;
+  for (const command of [launch, { verb: 'probe', instance: 'one' } as const])
+    expect(await perform(command, ground, AbortSignal.abort())).toMatchObject({ kind: 'failed' });
+  expect(sent).toEqual([]);
+});
+
 function groundOf(client: IncusClient, inventory: Inventory, watch: Watch): Ground {
   return {
     client,

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { CiJob } from '../../../controller/api/cijob.ts';
 import type { GuestFile } from '../../../controller/incus/client.ts';
 import type { Verb } from '../../../controller/incus/commands.ts';
-import { planAttempt } from '../../../controller/reconcile/attempt.ts';
+import { partingTime, planAttempt } from '../../../controller/reconcile/attempt.ts';
 import { defaultPatience, type Observed, type Problem } from '../../../controller/reconcile/observed.ts';
 import { admitted, anInstance, name, now, running, seen } from './fixtures.ts';
 
@@ -218,6 +218,9 @@ describe('a guest', () => {
     const booting = seen({ instance: vm(), memory: { probedAt: now + 29_500 } });
     expect(next(job, booting, 29_999)).toMatchObject({ verdict: undefined, wakesAfter: 30_000 });
     expect(next(job, booting, 30_000).verdict).toBe('Infrastructure AgentNotReady');
+    // It was asked in time, and waits for its turn or for its answer.
+    const asked = seen({ instance: vm(), memory: { probedAt: now + 29_500, inFlight: 'probe' } });
+    expect(next(job, asked, 40_000)).toMatchObject({ verdict: undefined, phase: 'Booting' });
   });
 
   it('whose runner nobody knows of any more is sent the launch again, which attaches', () => {
@@ -326,10 +329,11 @@ describe('a job that is called off while its instance is there', () => {
     });
   });
 
-  it('has what is being read cut short, and nothing else', () => {
-    const cut = (inFlight: Verb) => next(running({ cancel: true }), there({}, { inFlight })).cutShort;
-    expect([cut('collect'), cut('launch'), cut('delete')]).toEqual([true, false, false]);
-    expect(next(running(), there({}, { inFlight: 'collect' })).cutShort).toBeUndefined();
+  it('has what is in the guest’s hands cut short, a collect after a while, and nothing else', () => {
+    const cut = (inFlight: Verb) => next(running({ cancel: true }), there({}, { inFlight })).cutShortIn;
+    expect([cut('collect'), cut('launch'), cut('probe')]).toEqual([partingTime, 0, 0]);
+    expect([cut('create'), cut('stop'), cut('delete')]).toEqual([undefined, undefined, undefined]);
+    expect(next(running(), there({}, { inFlight: 'collect' })).cutShortIn).toBeUndefined();
   });
 
   it('leaves an instance of somebody else’s alone, and is over', () => {
