@@ -32,7 +32,7 @@ export async function collect(
     instance,
     logBytes = logTailBytes,
     artifacts: globs,
-    withinMs = collectLimit,
+    withinMs,
     resultOnly = false,
   }: Extract<Command, { verb: 'collect' }>,
   { client, clock, turns, inventory, host, logs, artifacts: keeper }: Parts,
@@ -40,10 +40,12 @@ export async function collect(
 ): Promise<CommandOutcome> {
   const reads = new Reads(resultOnly, signal);
   const { over } = reads;
-  const cancel = clock.after(withinMs, () => reads.stop());
+  const cancel = clock.after(withinMs ?? collectLimit, () => reads.stop());
   const view = inventory.get(instance);
   const source = logSourceOf(view);
-  const rest = source && logs?.finish(host, client, source, over);
+  // Somebody who reads the log at their own pace is waited for, unless the job is called off.
+  const logOver = withinMs === undefined && logs?.patient ? reads.useless : over;
+  const rest = source && logs?.finish(host, client, source, logOver);
   const archive =
     source && globs.length > 0
       ? (keeper?.collect(turns.archives, client, source, globs, over) ?? Promise.resolve(noPlace))
@@ -51,7 +53,7 @@ export async function collect(
   const [result, log, , artifacts, startErrors] = await Promise.all([
     reads.must(client.readFile(instance, resultPath, { first: maxResultBytes }, over)),
     reads.may('the end of the log', client.readFile(instance, logPath, { last: logBytes }, over)),
-    reads.may('the log', rest),
+    reads.may('the log', rest, logOver),
     reads.may('the artifacts', archive),
     view?.status === 'Stopped' ? whyNotStarted(client, view) : undefined,
   ]);
@@ -68,18 +70,22 @@ const noFile: GuestFile = { kind: 'missing' };
  * beside the next.
  */
 class Reads {
-  /** Aborted when there is no more time. */
+  /** Aborted when there is no more time, or when nothing that is still read is of use. */
   readonly over: AbortSignal;
+  /** Aborted when another try is needed, or when this one is called back. */
+  readonly useless: AbortSignal;
   /** What could not be read, and need not be. */
   readonly missed: string[] = [];
   /** Why another try is needed. */
   failure: Error | undefined;
   readonly #stop = new AbortController();
+  readonly #failed = new AbortController();
   readonly #resultOnly: boolean;
 
   constructor(resultOnly: boolean, signal: AbortSignal | undefined) {
     this.#resultOnly = resultOnly;
-    this.over = AbortSignal.any([this.#stop.signal, ...(signal ? [signal] : [])]);
+    this.useless = AbortSignal.any([this.#failed.signal, ...(signal ? [signal] : [])]);
+    this.over = AbortSignal.any([this.#stop.signal, this.useless]);
   }
 
   stop(): void {
@@ -97,11 +103,11 @@ class Reads {
   }
 
   /** The same, for a read without which the others are of use if only the guest or the time is to blame. */
-  async may<T>(what: string, read: Promise<T> | undefined): Promise<T | undefined> {
+  async may<T>(what: string, read: Promise<T> | undefined, over = this.over): Promise<T | undefined> {
     try {
       return await read;
     } catch (error) {
-      const reason = this.#reason(error);
+      const reason = this.#reason(error, over);
       if (this.#resultOnly || isTooSlow(reason)) this.missed.push(`${what}: ${reason.message}`);
       else this.#fail(reason);
       return undefined;
@@ -110,11 +116,11 @@ class Reads {
 
   #fail(reason: Error): void {
     this.failure ??= reason;
-    this.stop();
+    this.#failed.abort();
   }
 
-  #reason(error: unknown): Error {
-    if (this.over.aborted) return outOfTime();
+  #reason(error: unknown, over = this.over): Error {
+    if (over.aborted) return outOfTime();
     return error instanceof Error ? error : new IncusError('Unknown', String(error));
   }
 }

@@ -23,6 +23,8 @@ export interface LogSink {
   size(log: LogSource): number | undefined;
   /** Takes a chunk that begins at byte `offset`. False: it takes no more of this log for now. */
   write(log: LogSource, offset: number, chunk: Buffer): Promise<boolean>;
+  /** It is somebody who reads as slowly as they like, and is waited for. Left out: a disk, which is given up. */
+  readonly patient?: boolean;
 }
 
 /** A connection to a host, over which logs come. */
@@ -78,6 +80,11 @@ export class LiveLogs {
     }
   }
 
+  /** Whether a log may take as long as its reader does. */
+  get patient(): boolean {
+    return this.#sink.patient ?? false;
+  }
+
   /**
    * Reads what is left of a log, now that nobody writes it any more. Rejects with an {@link IncusError} when that was not
    * all of it; the next try goes on where this one ended.
@@ -85,14 +92,17 @@ export class LiveLogs {
   async finish(host: string, client: IncusClient, log: LogSource, signal?: AbortSignal): Promise<void> {
     const follower = this.#of(host, log);
     follower.stop();
-    await follower.written;
-    follower.refused = false;
     try {
+      await unlessAborted(follower.written, signal);
+      follower.refused = false;
       const offset = this.#sink.size(log) ?? 0;
       const rest = await client.openFile(log.instance, logPath, offset, signal);
       let at = offset;
       for await (const chunk of (rest ?? []) as AsyncIterable<Buffer>) {
-        if (!(await this.#sink.write(log, at, chunk))) break;
+        const written = this.#sink.write(log, at, chunk);
+        // Another try writes only after this piece, whenever that is with the sink.
+        follower.written = written.then(noop, noop);
+        if (!(await unlessAborted(written, signal))) break;
         at += chunk.length;
       }
       follower.whole = true;
@@ -199,6 +209,7 @@ export function logSourceOf(instance: InstanceView | undefined): LogSource | und
 export function passOn(onLog: (log: LogSource, chunk: Buffer) => Promise<void>): LogSink {
   const sizes = new Map<string, number>();
   return {
+    patient: true,
     size: ({ instance }) => sizes.get(instance),
     async write(log, offset, chunk) {
       sizes.set(log.instance, offset + chunk.length);
@@ -207,6 +218,22 @@ export function passOn(onLog: (log: LogSource, chunk: Buffer) => Promise<void>):
     },
   };
 }
+
+/** What a promise brings. Rejects with the signal's reason when that comes first; what was promised goes on. */
+async function unlessAborted<T>(promised: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  signal?.throwIfAborted();
+  const done = new AbortController();
+  const aborted =
+    signal && once(signal, 'abort', { signal: done.signal }).then(() => signal.throwIfAborted());
+  aborted?.catch(() => undefined);
+  try {
+    return await Promise.race([promised, ...(aborted ? [aborted as Promise<never>] : [])]);
+  } finally {
+    done.abort();
+  }
+}
+
+const noop = (): void => undefined;
 
 function unanswered(error: unknown): Error {
   if (error instanceof IncusError) return error;

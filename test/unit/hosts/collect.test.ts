@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { collect, collectLimit } from '../../../controller/hosts/collect.ts';
+import type { LiveLogs } from '../../../controller/hosts/live-logs.ts';
 import type { Turns } from '../../../controller/hosts/session.ts';
 import type { GuestFile, IncusClient } from '../../../controller/incus/client.ts';
 import { logPath, resultPath } from '../../../controller/incus/commands.ts';
@@ -21,14 +22,24 @@ const log: Read = () => Promise.resolve(file('the log'));
 describe('what is collected of a guest', () => {
   const clock = new ManualClock();
 
-  function reading(reads: { result?: Read; log?: Read }, part: object = {}, signal?: AbortSignal) {
+  function reading(
+    reads: { result?: Read; log?: Read; logs?: LiveLogs },
+    part: object = {},
+    signal?: AbortSignal,
+  ) {
     const files: Record<string, Read> = { [resultPath]: reads.result ?? result, [logPath]: reads.log ?? log };
     const client = {
       readFile: (_instance: string, path: string, _part: unknown, over?: AbortSignal) => files[path]!(over),
     } as unknown as IncusClient;
-    const ground = { client, clock, turns: {} as Turns, inventory: new Inventory(), host: 'h' };
+    const inventory = new Inventory();
+    inventory.put('one', {
+      ...{ name: 'one', type: 'container', status: 'Running', devices: {}, profiles: [] },
+      config: { 'user.cijob.namespace': 'ns', 'user.cijob.name': 'job', 'user.cijob.uid': 'uid' },
+      last_used_at: '2026-01-01T00:00:00Z',
+    });
+    const ground = { client, clock, turns: {} as Turns, inventory, host: 'h' };
     const command = { verb: 'collect', instance: 'one', artifacts: [], ...part } as const;
-    return collect(command, { ...ground, logs: undefined, artifacts: undefined }, signal);
+    return collect(command, { ...ground, logs: reads.logs, artifacts: undefined }, signal);
   }
 
   it('is its result, and the end of its log', async () => {
@@ -89,6 +100,31 @@ describe('what is collected of a guest', () => {
     const nothing = reading({ result: never }, part);
     clock.advance(time);
     await expect(nothing).rejects.toMatchObject({ kind: 'TooSlow' });
+  });
+
+  it('has the whole log of one who is waited for, however long it takes, unless another read fails', async () => {
+    const { promise: read, resolve: whole } = Promise.withResolvers<undefined>();
+    const finish = (_host: string, _client: unknown, _log: unknown, over?: AbortSignal) =>
+      Promise.race([read, never(over)]);
+    const patient = { patient: true, finish } as unknown as LiveLogs;
+    const waiting = reading({ logs: patient });
+    const failing = reading({ logs: patient, result: () => error('Unknown') });
+    await expect(failing).rejects.toMatchObject({ message: 'it is Unknown' });
+    const parting = reading({ logs: patient }, { withinMs: 15_000 });
+    clock.advance(2 * collectLimit);
+    expect(await parting).toMatchObject({
+      collected: { missed: expect.stringContaining('the log') as string },
+    });
+    const cut = reading({
+      logs: { patient: true, finish: () => read.then(() => error('Unknown')) } as unknown as LiveLogs,
+    });
+    clock.advance(2 * collectLimit);
+    whole(undefined);
+    await expect(cut).rejects.toMatchObject({ kind: 'Unknown' });
+    expect((await waiting) as object).toEqual({
+      kind: 'collected',
+      collected: { result: file('the result'), log: file('the log') },
+    });
   });
 
   it('is what was read by then, when it is called back', async () => {
