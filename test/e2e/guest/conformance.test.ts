@@ -41,7 +41,8 @@ describe('the conformance script', () => {
     {
       await using guest = await Guest.launch(bench.host, 'busybox');
       await guest.shellOk(
-        `cat >/usr/bin/pikaci-incus-run <<'END'\n${naive}END\nrm /etc/pikaci/guest-interface`,
+        `cat >/usr/bin/pikaci-incus-run <<'END'\n${naive}END\nrm /etc/pikaci/guest-interface
+        mv /etc/pikaci/guest-contract /etc/stated && ln -s /etc/stated /etc/pikaci/guest-contract`,
       );
       await incus.incusOk(['publish', guest.name, '--force', '--alias', image, '--project', project]);
     }
@@ -50,6 +51,7 @@ describe('the conformance script', () => {
       const lacking = [...stdout.matchAll(/^not ok \d+ - (.*)$/gm)].map((match) => match[1]);
       expect(lacking).toEqual(
         expect.arrayContaining([
+          'states it in a regular file',
           'states its guest interface',
           'never runs a second command',
           'stops at the time limit, ten seconds later even what ignores TERM',
