@@ -1,5 +1,5 @@
 import type { CiJobStatus } from '../api/cijob-status.ts';
-import { systemClock } from '../clock.ts';
+import { sleep, systemClock } from '../clock.ts';
 import { Artifacts } from '../hosts/artifacts.ts';
 import { LiveLogs, passOn } from '../hosts/live-logs.ts';
 import { commandLines } from '../incus/commands.ts';
@@ -9,6 +9,7 @@ import { isFinished } from '../reconcile/step.ts';
 import { leftOutLines, exitCodeOf, exitCodes, phaseLine } from '../standalone/progress.ts';
 import { startTraces } from '../telemetry/traces.ts';
 import { programVersion } from '../version.ts';
+import { takeUp, type Ending } from './ending.ts';
 import { failedEnds } from './failed-ends.ts';
 import { readInput } from './input.ts';
 import { JobLines, type LogPrinter } from './job-lines.ts';
@@ -111,7 +112,7 @@ export async function run(options: RunOptions): Promise<number> {
     },
   });
   const { store } = standalone;
-  let asked: { cause: EndCause; at: number } | undefined;
+  let ending: Ending | undefined;
   let giveBack: () => void = () => undefined;
   try {
     await standalone.connect();
@@ -121,12 +122,13 @@ export async function run(options: RunOptions): Promise<number> {
       if (jobTraces) say(`${keyOf(job.metadata)}: trace ${jobTraces.fields(job).trace_id}`);
     }
     giveBack = programEnd.takeOver((cause) => {
-      if (asked && isImpatient(cause, systemClock.now() - asked.at)) {
+      const taken = takeUp(ending, cause, systemClock.now());
+      ending = taken.ending;
+      if (taken.answer === 'leave') {
         note(`leaving at once: instances stay behind; ${howRemoved}`);
         process.exit(exitCodes.cancelled);
       }
-      if (asked) return;
-      asked = { cause, at: systemClock.now() };
+      if (taken.answer === 'go on') return;
       say(
         `${whyCancelled(cause)}: cancelling; press Ctrl-C to leave at once (the instance then stays behind)`,
       );
@@ -135,13 +137,15 @@ export async function run(options: RunOptions): Promise<number> {
     for (const { instance, host } of await allGone) {
       note(`instance ${instance} may be left on host ${host}, which is out of reach; ${howRemoved}`);
     }
-    await Promise.race([swept, whenAborted(programEnd.asked)]);
+    await Promise.race([swept, sleep(systemClock, sweepPatience, programEnd.asked).catch(() => undefined)]);
+    const leftover = standalone.leftover();
+    if (leftover !== undefined) note(`${leftover}, and is not removed yet; ${howRemoved}`);
     if (severalJobs && options.output === 'text') failedEnds(finished).forEach(say);
     if (options.output === 'json') {
       const jobs = keys.map((key) => store.get(key));
       await out(`${printableJson(jobs, 2)}\n`);
     }
-    if (asked?.cause.kind === 'output') return exitCodeFor(asked.cause);
+    if (ending?.cause.kind === 'output') return exitCodeFor(ending.cause);
     const codes = keys.map((key) => exitCodeOf(finished.get(key) ?? {}));
     return codes.find((code) => code !== 0) ?? 0;
   } finally {
@@ -151,28 +155,11 @@ export async function run(options: RunOptions): Promise<number> {
   }
 }
 
+/** How long the end of a run waits for the removal of what others left behind, in milliseconds. */
+const sweepPatience = 30_000;
+
 /** What becomes of an instance that stays behind. */
 const howRemoved = 'the next `cijob run` on that host and project removes it';
-
-function whenAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
-}
-
-/** Ctrl-C comes twice, milliseconds apart, where a wrapper such as npm hands on what the terminal sent to both. */
-const onePress = 500;
-
-/**
- * Whether somebody at the keyboard does not want to wait. A terminal that is closed sends SIGHUP more than once, and
- * whoever stops a service may send SIGTERM again.
- *
- * @param later milliseconds since the program was asked to end.
- */
-function isImpatient(cause: EndCause, later: number): boolean {
-  return cause.kind === 'signal' && ['SIGINT', 'SIGQUIT'].includes(cause.signal) && later > onePress;
-}
 
 function whyCancelled(cause: EndCause): string {
   return cause.kind === 'signal' ? cause.signal : `standard output failed (${cause.code})`;

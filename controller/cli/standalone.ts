@@ -161,6 +161,12 @@ export class Standalone {
     this.#sweep.start();
   }
 
+  /** What {@link removeAbandoned} removes at the moment, in words; undefined if nothing. */
+  leftover(): string | undefined {
+    const { removing } = this.#sweep;
+    return removing && leftover(removing.host, removing.instance);
+  }
+
   /** Ends a job, and waits less than usual for a host that is out of reach. */
   cancel(key: string): void {
     this.#lost.hurry(cancelGrace);

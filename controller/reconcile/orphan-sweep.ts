@@ -24,11 +24,17 @@ export class OrphanSweep {
   readonly #options: OrphanSweepOptions;
   /** When each orphan was first seen. */
   readonly #since = new Map<string, number>();
+  #removing: { host: string; instance: InstanceView } | undefined;
   #cancel: () => void = () => undefined;
   #stopped = false;
 
   constructor(options: OrphanSweepOptions) {
     this.#options = options;
+  }
+
+  /** The instance whose removal is under way. */
+  get removing(): { host: string; instance: InstanceView } | undefined {
+    return this.#removing;
   }
 
   /** Sweeps now and then until stopped. */
@@ -57,7 +63,11 @@ export class OrphanSweep {
       const name = `${host}/${instance.name}`;
       const since = this.#since.get(name) ?? now;
       this.#since.set(name, since);
-      if (now - since >= grace && !isInTheMaking(instance)) await this.#remove(host, instance);
+      if (now - since >= grace && !isInTheMaking(instance)) {
+        this.#removing = { host, instance };
+        await this.#remove(host, instance);
+        this.#removing = undefined;
+      }
     }
   }
 

@@ -39,13 +39,25 @@ describe('asked to end, it cleans up first', () => {
     expect(run.host.incus.names()).toEqual([]);
   });
 
-  test('by Ctrl-C that a wrapper hands on, which comes twice', async () => {
+  test('by a service manager that asks again and again', async () => {
     const { child, ended, says } = await run.start();
     await says('stdout', 'here');
-    child.kill('SIGINT');
-    setTimeout(() => child.kill('SIGINT'), 20);
+    const asks = setInterval(() => child.kill('SIGTERM'), 20);
     expect((await ended).code).toBe(130);
+    clearInterval(asks);
     expect(run.host.incus.names()).toEqual([]);
+  });
+
+  test('but not for whoever presses Ctrl-C again and again', async () => {
+    run.host.incus.faults.on({ method: 'PUT' }, { kind: 'hang' }, 10);
+    const { child, ended, says, said } = await run.start();
+    await says('stdout', 'here');
+    const presses = setInterval(() => child.kill('SIGINT'), 200);
+    expect((await ended).code).toBe(130);
+    clearInterval(presses);
+    expect(said.stderr).toMatch(
+      /^leaving at once: instances stay behind; the next `cijob run` .* removes it$/m,
+    );
   });
 
   test('by a reader that has gone, and exits as by SIGPIPE', async () => {
@@ -103,6 +115,27 @@ describe('what a run left that was killed', () => {
     );
     expect(run.host.incus.names()).toEqual([]);
   });
+
+  test('does not hold up a run for ever if it cannot be removed: named, and left to the next', async () => {
+    const killed = await run.start();
+    await killed.says('stdout', 'here');
+    killed.child.kill('SIGKILL');
+    await killed.ended;
+    const [left = ''] = run.host.incus.names();
+    const { timings } = run.host.incus.daemon.parts;
+    const usual = timings.stop;
+    timings.stop = Infinity;
+    const job = Promise.withResolvers<undefined>();
+    run.script = { until: job.promise };
+    const next = await run.start({ flags: ['--quiet'] });
+    await expect.poll(() => run.host.incus.instance(left)?.busy, patience).toBe('stop');
+    timings.stop = usual;
+    job.resolve(undefined);
+    expect(await next.ended).toEqual({ code: 0, signal: null });
+    expect(next.said.stderr).toContain(`instance ${left} on host far was left behind`);
+    expect(next.said.stderr).toContain('is not removed yet; the next `cijob run` on that host and project');
+    expect(run.host.incus.names()).toEqual([left]);
+  }, 90_000);
 
   test('is told from what a live one has, which keeps it', async () => {
     const first = await run.start();

@@ -134,6 +134,16 @@ describe('the sweep for instances without a job', () => {
     expect(told.at(-2)).toBe('removed h/lost');
   });
 
+  it('tells which one it is at', async () => {
+    await sweep.sweep();
+    expect(sweep.removing).toBeUndefined();
+    clock.advance(grace);
+    const swept = sweep.sweep();
+    expect(sweep.removing?.instance.name).toBe('lost');
+    await swept;
+    expect(sweep.removing).toBeUndefined();
+  });
+
   it('goes round by itself until it is stopped', async () => {
     const settle = () => new Promise<void>((resolve) => setImmediate(resolve));
     sweep.start();
