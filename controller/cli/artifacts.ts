@@ -1,4 +1,4 @@
-import { unlinkSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { access as probe, open, rename, unlink } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { CiJob } from '../api/cijob.ts';
@@ -77,7 +77,8 @@ async function toFile(path: string, force: boolean, fill: (take: Take) => Promis
   const draft = draftPathOf(path, '.part');
   const file = await open(draft, 'wx');
   const giveBack = programEnd.takeOver((cause) => {
-    unlinkSync(draft);
+    // It may have its last name already.
+    rmSync(draft, { force: true });
     leave(cause);
   });
   try {

@@ -28,7 +28,7 @@ import { LogService, type LogOptions } from './log-service.ts';
 import { hostMeasures, loopMeasures, metricSources } from './metric-sources.ts';
 import { hostLog, logCommand, measure } from './observe.ts';
 import { Overhead } from './overhead.ts';
-import { programEnd } from './program-end.ts';
+import { leave, programEnd } from './program-end.ts';
 import { servedShells } from './shell-service.ts';
 
 export interface ControllerOptions extends LogOptions {
@@ -66,10 +66,13 @@ export async function controller(options: ControllerOptions): Promise<number> {
   const client = new KubeClient(transport);
   const stopping = new AbortController();
   let lost: string | undefined;
+  let told = false;
   programEnd.takeOver((cause) => {
     // Nothing of a controller goes to standard output.
     if (cause.kind === 'output') return;
-    log.info({ signal: cause.signal }, 'stopping');
+    if (told) leave(cause);
+    told = true;
+    log.info({ signal: cause.signal }, 'stopping; a second signal ends it at once');
     stopping.abort(new Error(cause.signal));
   });
   const election = new LeaderElection({

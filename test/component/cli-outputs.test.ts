@@ -16,6 +16,9 @@ const program = join(import.meta.dirname, '../../controller/main.ts');
 const apiVersion = 'ci.pikaci.dev/v1alpha1';
 const excerpt = 'a line of the log\n'.repeat(100);
 
+/** What is asked for here is never answered. */
+const heldPath = '/api/v1/namespaces/held';
+
 let dir: string;
 let api: FakeApiServer;
 beforeAll(async () => {
@@ -36,8 +39,13 @@ beforeAll(async () => {
   for (let index = 0; index < 300; index += 1) {
     api.store.create(`${apiVersion}/cijobs`, { ...jobObject(`job-${index}`), status: failed });
   }
-  // The controller's server, behind the API server's proxy: it sends without end.
+  // The controller's server, behind the API server's proxy: it sends without end, but for one job.
   api.fault = ({ path }, response) => {
+    if (path === heldPath) return true;
+    if (/\/job-299\/artifacts$/.test(path)) {
+      response.writeHead(200, { 'x-cijob-attempt': '1', server: 'cijob-controller' }).end(excerpt);
+      return true;
+    }
     if (!/\/proxy\/.*\/(log|artifacts)$/.test(path)) return false;
     response.writeHead(200, { 'x-cijob-attempt': '1', server: 'cijob-controller' });
     const send = () => {
@@ -79,10 +87,14 @@ interface Ended {
 type Failure = 'closed' | 'full';
 
 /** Starts the program with outputs of which one may fail. */
-async function start(args: readonly string[], failing: { stdout?: Failure; stderr?: Failure } = {}) {
+async function start(
+  args: readonly string[],
+  failing: { stdout?: Failure; stderr?: Failure } = {},
+  node: readonly string[] = [],
+) {
   const full = await open('/dev/full', 'w');
   const to = (failure: Failure | undefined) => (failure === 'full' ? full.fd : 'pipe');
-  const child = spawn(process.execPath, [program, ...args], {
+  const child = spawn(process.execPath, [...node, program, ...args], {
     stdio: ['ignore', to(failing.stdout), to(failing.stderr)],
     env: { ...process.env, KUBECONFIG: join(dir, 'kubeconfig') },
   });
@@ -166,6 +178,41 @@ test.each(['SIGHUP', 'SIGQUIT'] as const)('%s ends what has nothing to clean up'
   const { child, ended } = await start(['get', '--watch']);
   child.stdout?.once('data', () => child.kill(signal));
   expect(await ended).toMatchObject({ code: null, signal, stderr: '' });
+});
+
+test('a download that is interrupted when its file has its last name ends as any other', async () => {
+  const late = `
+    import promises from 'node:fs/promises';
+    import { syncBuiltinESMExports } from 'node:module';
+    const { rename } = promises;
+    promises.rename = async (...names) => {
+      await rename(...names);
+      process.kill(process.pid, 'SIGTERM');
+      return new Promise(() => setTimeout(() => undefined, 60_000));
+    };
+    syncBuiltinESMExports();`;
+  const url = `data:text/javascript,${encodeURIComponent(late)}`;
+  const file = join(dir, 'whole.tar.gz');
+  const { ended } = await start(['artifacts', 'job-299', '-o', file], {}, ['--import', url]);
+  expect(await ended).toMatchObject({ code: null, signal: 'SIGTERM', stderr: '' });
+});
+
+test('a controller whose shutdown hangs is ended by the second signal', async () => {
+  const args = [
+    '--kubeconfig',
+    join(dir, 'kubeconfig'),
+    '--namespace',
+    'held',
+    '--metrics-address',
+    '127.0.0.1:0',
+  ];
+  const { child, ended } = await start(['controller', ...args]);
+  await expect.poll(() => api.requests.some(({ path }) => path === heldPath), { timeout: 20_000 }).toBe(true);
+  child.kill('SIGTERM');
+  child.stderr?.on('data', (chunk: Buffer) => {
+    if (chunk.includes('stopping')) child.kill('SIGTERM');
+  });
+  expect(await ended).toMatchObject({ code: null, signal: 'SIGTERM' });
 });
 
 test('a download that is interrupted leaves no part of it behind', async () => {
