@@ -43,20 +43,18 @@ export class InOrder {
  * @param pass resolves when the next one may follow
  */
 export function newestOnly<T>(pass: (value: T) => Promise<void>): (value: T) => void {
-  const waiting: T[] = [];
+  let newest: { value: T } | undefined;
   let busy = false;
-  const go = async (): Promise<void> => {
+  const passOn = async (): Promise<void> => {
     busy = true;
-    for (const value of taken(waiting)) await pass(value).catch(() => undefined);
+    for (let next = newest; next; next = newest) {
+      newest = undefined;
+      await pass(next.value).catch(() => undefined);
+    }
     busy = false;
   };
   return (value) => {
-    waiting.splice(0, 1, value);
-    if (!busy) void go();
+    newest = { value };
+    if (!busy) void passOn();
   };
-}
-
-/** Takes out of a list what is in it by then, until nothing is. */
-function* taken<T>(list: T[]): Generator<T> {
-  while (list.length > 0) yield* list.splice(0, 1);
 }
